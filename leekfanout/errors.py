@@ -1,0 +1,36 @@
+"""The errors that leekfanout raises on purpose.
+
+Every message is a whole sentence for the person on call: what is wrong, where, and what to do.
+A subclass exists only where a caller acts differently on it.
+"""
+
+
+class LeekfanoutError(Exception):
+    """Something that leekfanout can name; the command line shows it as one line and exits with 2."""
+
+
+class ConfigError(LeekfanoutError):
+    """The configuration can't be used; ``problems`` holds one line for each mistake in it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class SourceError(LeekfanoutError):
+    """The broker can't be reached or used at the moment; trying again later may help."""
+
+
+class SourceRefusedError(SourceError):
+    """The broker answered and refused: credentials, virtual host or permissions are wrong.
+
+    Trying again helps only once somebody has changed something there or in the configuration.
+    """
+
+
+class BadEventError(LeekfanoutError):
+    """One event, or one message of events, can't become a document; the message is the reason."""
+
+
+class StoreError(LeekfanoutError):
+    """The state directory can't keep something at the moment (disk full, read-only, damaged)."""

@@ -1,0 +1,172 @@
+"""Log lines as an event name with fields, so that text and JSON come from the same call.
+
+``log = logs.get("sender")`` and then ``log.warning("batch.retry", batch=7, delay_s=4.1)``.
+A process binds fields that stand in all of its lines with :func:`bind` (``subscription=shop-prod``).
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+_bound: dict[str, Any] = {}
+
+# Longer values are cut: a field may quote what a broker or an API sent, which has no bound.
+VALUE_MAX_CHARACTERS = 1_000
+
+
+class Log:
+    """Writes lines of one part of the program, under the logger ``leekfanout.<part>``."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, part: str) -> None:
+        self._logger = logging.getLogger(f"leekfanout.{part}")
+
+    def debug(self, event: str, /, **fields: Any) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, /, **fields: Any) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, /, **fields: Any) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, /, **fields: Any) -> None:
+        self._write(logging.ERROR, event, fields)
+
+    def exception(self, event: str, /, **fields: Any) -> None:
+        """Write an error line with the traceback of the exception that is being handled."""
+        self._write(logging.ERROR, event, fields, exc_info=True)
+
+    def _write(
+        self, level: int, event: str, fields: dict[str, Any], exc_info: bool = False
+    ) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event, extra={"fields": fields}, exc_info=exc_info)
+
+
+def get(part: str) -> Log:
+    """Return the log of one part of the program; any thread may use it."""
+    return Log(part)
+
+
+def bind(**fields: Any) -> None:
+    """Put ``fields`` into every line that this process writes from now on."""
+    _bound.update(fields)
+
+
+class RateLimit:
+    """Lets a call site that can flood write once per ``interval_s`` seconds, and counts the rest.
+
+    >>> limit = RateLimit(60.0)
+    >>> if (held_back := limit.allow()) is not None:
+    ...     log.warning("event.bad", held_back=held_back)
+    """
+
+    __slots__ = ("_clock", "_held_back", "_interval_s", "_lock", "_next")
+
+    def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s = interval_s
+        self._clock = clock
+        self._next = float("-inf")
+        self._held_back = 0
+        self._lock = threading.Lock()
+
+    def allow(self) -> int | None:
+        """Return how many calls were held back since the last allowed one; None: hold this back."""
+        now = self._clock()
+        with self._lock:
+            if now < self._next:
+                self._held_back += 1
+                return None
+            held_back, self._held_back = self._held_back, 0
+            self._next = now + self._interval_s
+            return held_back
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, (bool, int)) or value is None:
+        return value
+    text = str(value)
+    return text if len(text) <= VALUE_MAX_CHARACTERS else text[:VALUE_MAX_CHARACTERS] + "…"
+
+
+def _fields_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    fields: dict[str, Any] | None = getattr(record, "fields", None)
+    if fields is None:  # a library's own line
+        return record.getMessage(), {}
+    return record.getMessage(), {key: _shown(value) for key, value in fields.items()}
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    if text and all(c.isprintable() and c not in ' "=' for c in text):
+        return text
+    return '"' + text.translate(_ESCAPES) + '"'
+
+
+# A line is one line whatever a field holds: a broker's answer must not be able to forge a second one.
+_ESCAPES = {ord('"'): '\\"', ord("\\"): "\\\\"} | {
+    code: f"\\x{code:02x}" for code in [*range(32), 127]
+} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.123Z WARNING sender batch.retry subscription=shop-prod batch=7``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = _fields_of(record)
+        part = record.name.removeprefix("leekfanout.")
+        pairs = " ".join(f"{key}={_quoted(value)}" for key, value in {**_bound, **fields}.items())
+        line = f"{_timestamp(record)} {record.levelname:<7} {part} {event}"
+        line = f"{line} {pairs}" if pairs else line
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: ``timestamp``, ``level``, ``part``, ``event`` and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = _fields_of(record)
+        line = {
+            "timestamp": _timestamp(record),
+            "level": record.levelname.lower(),
+            "part": record.name.removeprefix("leekfanout."),
+            "event": event,
+            **{key: _shown(value) for key, value in _bound.items()},
+            **fields,
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def configure(level: str = "INFO", log_format: str | None = None) -> None:
+    """Send the log to standard error at ``level``; call it once, before any thread exists.
+
+    ``log_format`` is ``text`` or ``json``; None means text on a terminal and JSON otherwise.
+    """
+    if log_format is None:
+        log_format = "text" if sys.stderr.isatty() else "json"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries speak only when something is wrong: at DEBUG, urllib3 and amqp write lines per message.
+    root.setLevel(logging.WARNING)
+    logging.getLogger("leekfanout").setLevel(level.upper())
