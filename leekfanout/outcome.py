@@ -1,0 +1,260 @@
+"""What an answer of the API means, how long to wait, and when to stop asking.
+
+All of it is decided here and nothing is done: no sockets, no threads, no clocks (time is passed in).
+The table of answers is the contract's section 1 and the design's promise that one bad document hurts
+only itself.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, Final
+
+import orjson
+
+RETRY_DELAY_BASE_S: Final = 0.5
+RETRY_DELAY_MAX_S: Final = 60.0
+RETRY_AFTER_MAX_S: Final = 3600.0
+"""A Retry-After beyond an hour is taken as an hour: a wrong date must not silence us for days."""
+
+REFUSALS_BEFORE_BISECT: Final = 3
+"""How often a refusal that names no document is retried whole; 409 may pass by itself."""
+
+OVERLOAD_STATUSES: Final = frozenset({408, 425, 429})
+APPLICATION_STATUSES: Final = frozenset({401, 403, 404})
+
+
+class Verdict(Enum):
+    """What is to be done with the batch that was answered."""
+
+    CONFIRMED = "confirmed"
+    """The API has it: ack."""
+    RETRY = "retry"
+    """Overload or no answer: the same bytes again, later."""
+    PAUSE = "pause"
+    """The application is wrong, the events are fine: keep everything, probe until it is ready."""
+    SPLIT = "split"
+    """Too large: two halves; a single document is dead-lettered."""
+    REFUSED = "refused"
+    """Some documents are refused: those that are named are dead-lettered, all others are indexed."""
+    BISECT = "bisect"
+    """Refused without saying which: retry a few times, then halve until it stands alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, or the lack of one (``status`` None, then ``error`` tells why)."""
+
+    status: int | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict with its reason in plain words."""
+
+    verdict: Verdict
+    reason: str
+    retry_after_s: float | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Document ids that the API refuses, each with its error as JSON; with REFUSED only."""
+
+
+def judge(answer: Answer, now: datetime | None = None) -> Outcome:
+    """Return what the answer to a POST means. ``now`` (UTC) resolves a Retry-After that is a date."""
+    status = answer.status
+    if status is None:
+        return Outcome(Verdict.RETRY, answer.error or "no answer from the API")
+    reason = _reason(answer)
+    if status == 201:
+        return Outcome(Verdict.CONFIRMED, reason)
+    if status < 400 or status >= 500 or status in OVERLOAD_STATUSES:
+        return Outcome(Verdict.RETRY, reason, retry_after_s(answer.headers, now))
+    if status in APPLICATION_STATUSES:
+        return Outcome(Verdict.PAUSE, reason)
+    if status == 413:
+        return Outcome(Verdict.SPLIT, reason)
+    if status == 400:
+        return _judge_bad_request(answer, reason)
+    return Outcome(Verdict.BISECT, reason)
+
+
+def _judge_bad_request(answer: Answer, reason: str) -> Outcome:
+    """Tell the three kinds of 400 apart: documents refused, headers missing, anything else."""
+    body = _json(answer.body)
+    if isinstance(body, dict):
+        errors = body.get("errors")
+        if isinstance(errors, list):
+            refused = _named(errors)
+            if refused and len(refused) >= body.get("failed", 0):
+                return Outcome(Verdict.REFUSED, reason, refused=refused)
+        error = body.get("error")
+        if isinstance(error, dict) and "header" in str(error).lower():
+            return Outcome(Verdict.PAUSE, reason)
+    return Outcome(Verdict.BISECT, reason)
+
+
+def _named(errors: list[Any]) -> dict[str, str]:
+    refused = {}
+    for entry in errors:
+        # {"update": {"_id": …, "status": …, "error": {…}}}; the operation's name doesn't matter.
+        details = next(iter(entry.values()), None) if isinstance(entry, dict) else None
+        if isinstance(details, dict) and isinstance(details.get("_id"), str):
+            refused[details["_id"]] = orjson.dumps(details).decode()
+    return refused
+
+
+def is_ready(answer: Answer) -> bool:
+    """Whether the answer to a GET says that this application's documents will be taken."""
+    return answer.status == 200
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), or None."""
+    value = headers.get("Retry-After", "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+
+
+def retry_delay_s(attempt: int, randomness: random.Random) -> float:
+    """Return the wait before another attempt, the ``attempt``-th having failed (1, 2, …).
+
+    Exponential with full jitter: anything between nothing and the cap, so that agents that failed
+    together do not come back together.
+    """
+    cap = min(RETRY_DELAY_MAX_S, RETRY_DELAY_BASE_S * 2.0 ** min(attempt, 16))
+    return randomness.uniform(0.0, cap)
+
+
+class BreakerState(Enum):
+    """Whether POSTs may be tried."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    """No POST at all; one probe at a time asks whether the API is ready."""
+    HALF_OPEN = "half-open"
+    """The API said it is ready: one POST shows whether it is."""
+
+
+PROBE_DELAY_MIN_S: Final = 1.0
+PROBE_DELAY_MAX_S: Final = 8.0
+"""With the probe's own timeout, an API that is back is noticed within 15 seconds."""
+FAILURES_TO_OPEN: Final = 3
+
+
+class Breaker:
+    """A subscription's circuit breaker: counts failures, and says who may ask the API when.
+
+    Not thread-safe: its owner guards it. ``now`` is monotonic seconds everywhere.
+    """
+
+    def __init__(self, randomness: random.Random) -> None:
+        self._random = randomness
+        self._failures_in_a_row = 0
+        self._probes_failed = 0
+        self._probing = False
+        self._trial_under_way = False
+        self.state = BreakerState.CLOSED
+        self.opened_at: float | None = None
+        """When it opened first since it was last closed; a short try in between doesn't reset it."""
+        self.next_probe_at = 0.0
+
+    def may_post(self) -> bool:
+        """Whether a POST may start now; in the half-open state it is the one trial, so begin it."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        if self.state is BreakerState.HALF_OPEN and not self._trial_under_way:
+            self._trial_under_way = True
+            return True
+        return False
+
+    def may_probe(self, now: float) -> bool:
+        """Whether to send a probe now; if so it is under way until :meth:`probed`."""
+        if self.state is BreakerState.OPEN and not self._probing and now >= self.next_probe_at:
+            self._probing = True
+            return True
+        return False
+
+    def probed(self, ready: bool, now: float) -> None:
+        """Take a probe's result: the API is ready for a trial, or the next probe is due later."""
+        self._probing = False
+        if self.state is not BreakerState.OPEN:
+            return
+        if ready:
+            self.state = BreakerState.HALF_OPEN
+            self._trial_under_way = False
+        else:
+            self._probes_failed += 1
+            self._schedule_probe(now, None)
+
+    def succeeded(self) -> None:
+        """Take a POST that the API answered for good (confirmed, or refused in so many words)."""
+        self._failures_in_a_row = 0
+        self._probes_failed = 0
+        self._trial_under_way = False
+        self.state = BreakerState.CLOSED
+        self.opened_at = None
+
+    def failed(self, now: float, *, at_once: bool, retry_after_s: float | None) -> None:
+        """Take a POST that failed; ``at_once`` where one failure is proof enough.
+
+        A failure that comes from a POST begun before the breaker opened changes nothing.
+        """
+        self._failures_in_a_row += 1
+        if self.state is BreakerState.HALF_OPEN:
+            self._probes_failed += 1
+        elif self.state is BreakerState.OPEN or not (
+            at_once or self._failures_in_a_row >= FAILURES_TO_OPEN
+        ):
+            return
+        self.state = BreakerState.OPEN
+        self._trial_under_way = False
+        if self.opened_at is None:
+            self.opened_at = now
+        self._schedule_probe(now, retry_after_s)
+
+    def _schedule_probe(self, now: float, retry_after_s: float | None) -> None:
+        cap = min(PROBE_DELAY_MAX_S, PROBE_DELAY_MIN_S * 2.0 ** min(self._probes_failed, 8))
+        # Half of the delay is fixed: a probe soon after a failed one would tell nothing new.
+        delay_s = self._random.uniform(cap / 2, cap)
+        self.next_probe_at = now + max(delay_s, retry_after_s or 0.0)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+REASON_MAX_CHARACTERS: Final = 300
+
+
+def _reason(answer: Answer) -> str:
+    """Say what the API answered, shortly: the status and whatever explanation came with it."""
+    body = _json(answer.body)
+    text = ""
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        error = body["error"]
+        text = str(error.get("reason") or error.get("message") or "")
+    elif isinstance(body, str):
+        text = body
+    elif isinstance(body, dict) and "failed" in body:
+        text = f"{body['failed']} documents refused"
+    return f"HTTP {answer.status} {text}".strip()[:REASON_MAX_CHARACTERS]
