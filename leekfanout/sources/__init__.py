@@ -3,7 +3,7 @@
 ``amqp`` reads a queue and acks; ``redis`` reads PUB/SUB, which keeps nothing and knows no acks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -59,8 +59,16 @@ class Source(Protocol):
     def ack(self, acks: Sequence[Ack]) -> None:
         """Acknowledge; nothing where :attr:`acks` is false."""
 
+    def barrier(self, reached: Callable[[], None]) -> None:
+        """Call ``reached`` during a later :meth:`receive`, once the broker has all acks sent so far.
+
+        Only where ``acks``.
+        """
+
     def tick(self, now: float) -> float:
-        """Do what is due at ``now`` (monotonic seconds): heartbeats. Return when to call next."""
+        """Do what is due at ``now`` (monotonic seconds): heartbeats, and whether any came.
+
+        Return when to call next."""
 
     def stop_consuming(self) -> None:
         """Take no new messages, but keep the connection, so that acks still arrive."""
