@@ -1,0 +1,1 @@
+"""The tests, and the servers, clients and counting tools that they share."""

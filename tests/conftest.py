@@ -1,0 +1,70 @@
+"""Fixtures that every test may use, and a check that no process is left over."""
+
+import os
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.brokers import RabbitMQ, Redis, SentinelSetup
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """Fail the run if a process that a test started outlives it."""
+    yield
+    left = psutil.Process(os.getpid()).children(recursive=True)
+    _, left = psutil.wait_procs(left, timeout=5)
+    names = [f"{process.pid} {process.name()}" for process in left]
+    for process in left:
+        process.kill()
+    assert not names, f"Tests left processes running: {', '.join(names)}"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """One RabbitMQ with the management API, shared by all tests; tests must not stop or kill it."""
+    with RabbitMQ(management=True) as server:
+        yield server
+
+
+@pytest.fixture
+def amqp_url(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """The URL of an empty virtual host, which is deleted after the test."""
+    url = rabbitmq.new_vhost()
+    yield url
+    rabbitmq.delete_vhost(url)
+
+
+@pytest.fixture
+def own_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ that the test may kill, stop and start again (it takes some seconds to start)."""
+    with RabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """One Redis, shared by all tests; tests must not stop, kill or flush it."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The URL of a database that no other test uses; PUB/SUB channels are named after it too."""
+    return redis_server.new_database()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A Redis that the test may kill, stop and start again."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture
+def sentinel() -> Iterator[SentinelSetup]:
+    """A master, its replica and a Sentinel, for tests of failover."""
+    with SentinelSetup() as setup:
+        yield setup

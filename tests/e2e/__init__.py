@@ -1,0 +1,1 @@
+"""The agent as a whole, between real brokers, real Celery workers and an API double."""
