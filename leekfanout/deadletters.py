@@ -1,0 +1,242 @@
+"""Dead letters on disk: what the API refuses and what can't become a document, with the reasons."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+from leekfanout import logs
+from leekfanout.sqlite_store import SqliteStore, has_room, used_bytes
+
+log = logs.get("deadletters")
+
+FILE_NAME: Final = "deadletters.sqlite3"
+
+Kind = Literal["message", "event", "document"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+PAGE_ROWS: Final = 500
+"""Rows that are read or deleted in one transaction, so that the agent's own get their turn."""
+
+_SCHEMA: Final = """
+    CREATE TABLE letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        kind TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        answer TEXT,
+        payload BLOB NOT NULL
+    );
+    CREATE INDEX letters_at ON letters (at)
+"""
+
+
+class DeadLetter(NamedTuple):
+    """Something that can't be delivered as it is."""
+
+    kind: Kind
+    """``message``: a broker's message that can't be read at all; ``event``: one event that can't
+    become a document; ``document``: one document that the API refuses."""
+    reason: str
+    answer: str | None
+    """What the API said, where it was the API that refused."""
+    payload: bytes
+    """The bytes of the message, the event or the document, as they came or would have gone."""
+    at: float
+    """When it was set aside, in epoch seconds."""
+
+
+class StoredLetter(NamedTuple):
+    """A dead letter as it is listed: everything but the payload, of which only the size."""
+
+    id: int
+    at: float
+    kind: Kind
+    reason: str
+    answer: str | None
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters are meant; each part narrows, and None leaves it open."""
+
+    kind: Kind | None = None
+    reason: str | None = None
+    """Text that the reason contains, in whatever case."""
+    since: float | None = None
+    """Epoch seconds: only letters set aside then or later."""
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """Return a condition in SQL, with its parameters."""
+        conditions, parameters = ["1"], list[Any]()
+        if self.kind is not None:
+            conditions.append("kind = ?")
+            parameters.append(self.kind)
+        if self.reason is not None:
+            conditions.append("instr(lower(reason), lower(?)) > 0")
+            parameters.append(self.reason)
+        if self.since is not None:
+            conditions.append("at >= ?")
+            parameters.append(self.since)
+        return " AND ".join(conditions), parameters
+
+
+EVERYTHING: Final = LetterFilter()
+
+
+class DeadLetters:
+    """The dead letters of one subscription, bounded in bytes: the oldest make room for new ones.
+
+    Any thread may use it, and other processes may use the same file at the same time. The file is
+    opened when it is first needed; ``owner`` is as for
+    :class:`~leekfanout.sqlite_store.SqliteStore`. All methods raise StoreError where the disk
+    doesn't do as it should.
+
+    What is kept outlives a power cut too, since nobody else has it any more: the broker forgets a
+    message as soon as its events are here.
+    """
+
+    def __init__(
+        self, path: Path, subscription: str, max_bytes: int, *, owner: bool = True
+    ) -> None:
+        self.subscription = subscription
+        self._max_bytes = max_bytes
+        self._complaint = logs.RateLimit(60.0)
+        self._counted: tuple[int, int] | None = None
+        """The file's version (as other processes change it) and how many letters it had then."""
+        self._store = SqliteStore(
+            path, _SCHEMA, synchronous="FULL", owner=owner, on_open=self._forget_count
+        )
+
+    def put(self, letters: Sequence[DeadLetter]) -> int:
+        """Keep all of ``letters`` or none, and return how many others were evicted for them.
+
+        A letter that is larger than the whole bound counts as evicted itself: nothing that is tried
+        later would make it fit. When this returns, the letters are on the disk.
+        """
+        with self._store.lock:
+            self._counted = None
+            return self._store.write(lambda db: sum(self._insert(db, letter) for letter in letters))
+
+    def count(self) -> int:
+        """How many letters there are; cheap enough to ask every second."""
+
+        def count(db: sqlite3.Connection) -> tuple[int, int]:
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if self._counted is not None and self._counted[0] == version:
+                return self._counted
+            (letters,) = db.execute("SELECT count(*) FROM letters").fetchone()
+            return version, letters
+
+        with self._store.lock:
+            self._counted = self._store.read(count)
+            return self._counted[1]
+
+    def size_bytes(self) -> int:
+        """What the letters take on disk; the write-ahead log takes some megabytes more."""
+        return self._store.read(used_bytes)
+
+    def select(
+        self, only: LetterFilter = EVERYTHING, *, after: int = 0, limit: int = PAGE_ROWS
+    ) -> list[StoredLetter]:
+        """Return the oldest letters beyond id ``after`` that ``only`` fits, at most ``limit``."""
+        condition, parameters = only.sql()
+        return self._store.read(
+            lambda db: [
+                StoredLetter._make(row)
+                for row in db.execute(
+                    "SELECT id, at, kind, reason, answer, length(payload) FROM letters"  # noqa: S608
+                    f" WHERE id > ? AND {condition} ORDER BY id LIMIT ?",
+                    (after, *parameters, limit),
+                )
+            ]
+        )
+
+    def get(self, letter_id: int) -> DeadLetter | None:
+        """Return a letter with its payload, or None if there is none of that id."""
+        row = self._store.read(
+            lambda db: db.execute(
+                "SELECT kind, reason, answer, payload, at FROM letters WHERE id = ?", (letter_id,)
+            ).fetchone()
+        )
+        return None if row is None else DeadLetter._make(row)
+
+    def remove(self, ids: Sequence[int]) -> int:
+        """Remove letters by id; return how many of them there were."""
+        removed = 0
+        for start in range(0, len(ids), PAGE_ROWS):
+            removed += self._delete(ids[start : start + PAGE_ROWS])
+        self._store.shrink()
+        return removed
+
+    def purge(self, only: LetterFilter = EVERYTHING) -> int:
+        """Remove the letters that ``only`` fits, none that come in meanwhile; return how many."""
+        newest = self._store.read(
+            lambda db: db.execute("SELECT coalesce(max(id), 0) FROM letters").fetchone()[0]
+        )
+        purged = last = 0
+        while page := [
+            letter.id for letter in self.select(only, after=last) if letter.id <= newest
+        ]:
+            purged += self._delete(page)
+            last = page[-1]
+        self._store.shrink()
+        return purged
+
+    def close(self) -> None:
+        """Close the file; what is in it stays."""
+        self._store.close()
+
+    def _insert(self, db: sqlite3.Connection, letter: DeadLetter) -> int:
+        size_bytes = len(letter.payload) + len(letter.reason) + len(letter.answer or "")
+        if size_bytes > self._max_bytes:
+            if (held_back := self._complaint.allow()) is not None:
+                log.error(
+                    "deadletters.too_large",
+                    kind=letter.kind,
+                    reason=letter.reason,
+                    size_bytes=size_bytes,
+                    max_bytes=self._max_bytes,
+                    held_back=held_back,
+                )
+            return 1
+        evicted = 0
+        while not has_room(db, size_bytes, self._max_bytes):
+            if not db.execute(
+                "DELETE FROM letters WHERE id = (SELECT min(id) FROM letters)"
+            ).rowcount:
+                break
+            evicted += 1
+        db.execute(
+            "INSERT INTO letters (at, kind, reason, answer, payload) VALUES (?, ?, ?, ?, ?)",
+            (
+                letter.at,
+                letter.kind,
+                _storable(letter.reason),
+                None if letter.answer is None else _storable(letter.answer),
+                letter.payload,
+            ),
+        )
+        return evicted
+
+    def _delete(self, ids: Sequence[int]) -> int:
+        def delete(db: sqlite3.Connection) -> int:
+            return sum(
+                db.execute("DELETE FROM letters WHERE id = ?", (letter_id,)).rowcount
+                for letter_id in ids
+            )
+
+        with self._store.lock:
+            self._counted = None
+            return self._store.write(delete)
+
+    def _forget_count(self, _: sqlite3.Connection) -> None:
+        # A version is comparable only with others of the same connection.
+        self._counted = None
+
+
+def _storable(text: str) -> str:
+    """Return ``text`` without lone surrogates, which have no UTF-8; reasons quote what was sent."""
+    return text.encode("utf-8", "replace").decode()
