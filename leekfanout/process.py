@@ -1,0 +1,199 @@
+"""One subscription's process as the supervisor sees it: its state, and the verbs that change it."""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from leekfanout import child, exits, logs
+from leekfanout.config import Settings, Subscription
+from leekfanout.lifecycle import STEADY_AFTER_S, UP, Backoff, Move, State, after
+from leekfanout.stats import Condition, Stats
+
+Target = Callable[[Subscription, Settings, Stats, int], int]
+"""What a child runs: subscription, settings, stats, and the read end of the lifeline."""
+
+KILL_MARGIN_S: Final = 1.0
+"""A child has the drain time to end by itself, and this long in addition before it is killed."""
+
+LAST_WORDS_S: Final = 0.5
+"""From the signal that makes a hung child write its stacks to the one that kills it."""
+
+_PROCESS_GAUGES: Final = (
+    "messages_in_flight",
+    "bytes_in_flight",
+    "batches_queued",
+    "posts_under_way",
+    "breaker_open",
+    "connected_at",
+)
+"""Gauges that tell of the process itself, so that they mean nothing once it is gone."""
+
+log = logs.get("supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all children have in common."""
+
+    settings: Settings
+    target: Target
+    lifeline_fd: int
+    """The read end of a pipe whose write end only the supervisor holds: its end is their end."""
+    release: Callable[[], None]
+    """Closes in a child what belongs to the supervisor alone."""
+
+
+class Process:
+    """A subscription, its process if there is one now, and what is to become of it.
+
+    Times that are passed in are monotonic seconds. Used by the supervisor's only thread.
+    """
+
+    def __init__(
+        self, subscription: Subscription, around: Surroundings, backoff: Backoff | None = None
+    ) -> None:
+        self.subscription = subscription
+        """What the next process is started with."""
+        self.stats = Stats()
+        self.state = State.STOPPED
+        self.pid = 0
+        self.wanted = False
+        """Whether it is to run once the present state has passed."""
+        self.started_at = 0.0
+        """Epoch seconds of the last start; 0: never."""
+        self.stopped_at = 0.0
+        self.exit_status = 0
+        """The last exit code; minus the signal's number if a signal ended it."""
+        self.reason = ""
+        """Why it isn't running, or was restarted, in words; empty while there is nothing to say."""
+        self.starts = 0
+        self.due = math.inf
+        """When :meth:`tick` has something to do."""
+        self._around = around
+        self._backoff = backoff or Backoff()
+        self._spawned = 0.0
+        self._verdict = ""
+
+    @property
+    def name(self) -> str:
+        return self.subscription.name
+
+    def start(self, now: float) -> None:
+        """Start it now, or as soon as it has stopped; nothing if it runs."""
+        self.wanted = True
+        if self.state not in UP:
+            self._backoff.reset()
+            self.reason = ""
+            self._spawn(now)
+
+    def stop(self, now: float) -> None:
+        """Let it drain and stop, and kill it when the drain time and the margin are over."""
+        self.wanted = False
+        if self.state in UP:
+            self._drain(now)
+        elif self.state is not State.STOPPED:
+            self._move(Move.STOP)
+            self.due = math.inf
+            self.reason = ""
+
+    def restart(self, now: float, why: str = "") -> None:
+        """Let it drain, stop and start again; start it if it doesn't run."""
+        if self.state in UP:
+            self._drain(now)
+            self._verdict = why
+        self.start(now)
+
+    def hurry(self, now: float) -> None:
+        """Where it is draining, end it at once: a second SIGTERM says so, SIGKILL follows soon."""
+        if self.state is State.STOPPING:
+            self.signal(signal.SIGTERM)
+            self.due = now + LAST_WORDS_S
+
+    def hung(self, now: float, silent_s: float) -> None:
+        """Make it write its stacks, then kill it: its main loop hasn't turned for ``silent_s``."""
+        log.error("process.hung", subscription=self.name, pid=self.pid, silent_s=silent_s)
+        self._verdict = f"was killed: its main loop had not turned for {silent_s:.0f} s"
+        self.signal(child.STACKS_SIGNAL)
+        self.due = now + LAST_WORDS_S
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process; it hasn't been reaped, so the id is still its own."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def tick(self, now: float) -> None:
+        """Do what is due: take it for steady, start it again, or kill it."""
+        if now < self.due:
+            return
+        self.due = math.inf
+        if self.state in {State.BACKOFF, State.EXITED}:
+            self._spawn(now)
+        elif self.state is State.STARTING:
+            self._move(Move.STEADY)
+        elif self.state in UP:
+            log.warning("process.kill", subscription=self.name, pid=self.pid, signal="SIGKILL")
+            self._verdict = self._verdict or "was killed: it had not drained in time"
+            self.signal(signal.SIGKILL)
+
+    def reaped(self, now: float, status: int, oom_killed: bool) -> None:
+        """Take note that the process has ended with a wait status, and decide what comes next."""
+        ended = exits.describe(status, oom_killed and not self._verdict)
+        self.exit_status = os.waitstatus_to_exitcode(status)
+        asked = self.state is State.STOPPING
+        self.reason = f"The process {self._verdict or ended}." if self._verdict or not asked else ""
+        self._verdict = ""
+        self._gone(Move.END if self.exit_status == 0 else Move.CRASH, now)
+        fields = {"subscription": self.name, "pid": self.pid, "exit": ended}
+        self.pid = 0
+        if not asked:
+            log.error("process.ended", **fields, restart_in_s=self.due - now)
+            return
+        log.info("process.stopped", **fields)
+        if self.wanted:
+            self._spawn(now)
+
+    def _spawn(self, now: float) -> None:
+        self._move(Move.SPAWN)
+        self.started_at = time.time()
+        self._spawned = now
+        self.stats.set("turned_at", now)
+        self.stats.set("started_at", self.started_at)
+        self.stats.set("condition", Condition.STARTING)
+        try:
+            self.pid = child.fork(f"leekfanout: {self.name}", self._around.release, self._work)
+        except OSError as error:
+            self.reason = f"The system can't start another process: {error.strerror}."
+            self._gone(Move.CRASH, now)
+            log.warning("process.fork", subscription=self.name, error=error.strerror)
+            return
+        self.starts += 1
+        self.due = now + STEADY_AFTER_S
+        log.info("process.started", subscription=self.name, pid=self.pid)
+
+    def _work(self) -> int:
+        logs.bind(subscription=self.name)
+        around = self._around
+        return around.target(self.subscription, around.settings, self.stats, around.lifeline_fd)
+
+    def _drain(self, now: float) -> None:
+        if self.state is not State.STOPPING:
+            self._move(Move.STOP)
+            self.due = now + self._around.settings.drain_timeout_s + KILL_MARGIN_S
+            self.signal(signal.SIGTERM)
+
+    def _gone(self, move: Move, now: float) -> None:
+        self._move(move)
+        self.stopped_at = time.time()
+        waits = self.state in {State.BACKOFF, State.EXITED}
+        self.due = now + self._backoff.delay(now - self._spawned) if waits else math.inf
+        self.stats.set("condition", Condition.STOPPED)
+        for gauge in _PROCESS_GAUGES:
+            self.stats.set(gauge, 0)
+
+    def _move(self, move: Move) -> None:
+        self.state = after(self.state, move)
