@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ, Redis, SentinelSetup
 
 
@@ -68,3 +69,10 @@ def sentinel() -> Iterator[SentinelSetup]:
     """A master, its replica and a Sentinel, for tests of failover."""
     with SentinelSetup() as setup:
         yield setup
+
+
+@pytest.fixture
+def api() -> Iterator[ApiDouble]:
+    """A Leek API that honours the contract until it is scripted otherwise."""
+    with ApiDouble() as double:
+        yield double
