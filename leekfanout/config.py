@@ -22,7 +22,7 @@ class Subscription:
     """One broker's events on their way to one application of one Leek API; checked and complete.
 
     The keys and their bounds are the contract's (section 5); durations are seconds.
-    Secrets (``app_key``, the passwords in ``broker`` and ``backend``) are kept out of ``repr``.
+    Secrets (``app_key``, the passwords in URLs) are kept out of ``repr``.
     """
 
     org_name: str
@@ -31,8 +31,8 @@ class Subscription:
     broker: tuple[str, ...] = field(repr=False)
     """Failover addresses, each a whole URL; all of one transport."""
     app_key: str = field(repr=False)
-    api_url: str
-    """Without a trailing slash and without ``/v1/events/process``."""
+    api_url: str = field(repr=False)
+    """Without a trailing slash and without ``/v1/events/process``; may hold a user and password."""
     backend: str | None = field(default=None, repr=False)
     exchange: str = "celeryev"
     queue: str = "leek.fanout"

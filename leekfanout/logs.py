@@ -1,20 +1,24 @@
 """Log lines as an event name with fields, so that text and JSON come from the same call.
 
 ``log = logs.get("sender")`` and then ``log.warning("batch.retry", batch=7, delay_s=4.1)``.
-A process binds fields that stand in all of its lines with :func:`bind` (``subscription=shop-prod``).
+A process binds fields that stand in all of its lines with :func:`bind`: ``subscription=shop-prod``.
 """
 
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from leekfanout.redaction import Mask
+
 _bound: dict[str, Any] = {}
+_secrets: set[str] = set()
+_mask = Mask()
 
 # Longer values are cut: a field may quote what a broker or an API sent, which has no bound.
 VALUE_MAX_CHARACTERS = 1_000
@@ -61,6 +65,17 @@ def bind(**fields: Any) -> None:
     _bound.update(fields)
 
 
+def hide(secrets: Iterable[str]) -> None:
+    """Mask ``secrets`` in every line that this process writes from now on, tracebacks included.
+
+    Adds to what is hidden already; a secret that is out of use stays one. Lines of libraries are
+    masked too, since what they quote is nobody's choice.
+    """
+    global _mask  # noqa: PLW0603  # replaced whole, so that a reader sees the old or the new one
+    _secrets.update(secrets)
+    _mask = Mask(_secrets)
+
+
 class RateLimit:
     """Lets a call site that can flood write once per ``interval_s`` seconds, and counts the rest.
 
@@ -102,8 +117,13 @@ def _shown(value: Any) -> Any:
 def _fields_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
     fields: dict[str, Any] | None = getattr(record, "fields", None)
     if fields is None:  # a library's own line
-        return record.getMessage(), {}
-    return record.getMessage(), {key: _shown(value) for key, value in fields.items()}
+        return _mask(record.getMessage()), {}
+    return record.getMessage(), {key: _shown(_masked(value)) for key, value in fields.items()}
+
+
+def _masked(value: Any) -> Any:
+    # Numbers stay numbers; anything else is masked before it is cut, or the cut may hide a match.
+    return value if isinstance(value, (int, float)) or value is None else _mask(str(value))
 
 
 def _quoted(value: Any) -> str:
@@ -113,10 +133,12 @@ def _quoted(value: Any) -> str:
     return '"' + text.translate(_ESCAPES) + '"'
 
 
-# A line is one line whatever a field holds: a broker's answer must not be able to forge a second one.
-_ESCAPES = {ord('"'): '\\"', ord("\\"): "\\\\"} | {
-    code: f"\\x{code:02x}" for code in [*range(32), 127]
-} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+# A line is one line whatever a field holds: a broker's answer must not be able to forge a second.
+_ESCAPES = (
+    {ord('"'): '\\"', ord("\\"): "\\\\"}
+    | {code: f"\\x{code:02x}" for code in [*range(32), 127]}
+    | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+)
 
 
 class TextFormatter(logging.Formatter):
@@ -129,7 +151,7 @@ class TextFormatter(logging.Formatter):
         line = f"{_timestamp(record)} {record.levelname:<7} {part} {event}"
         line = f"{line} {pairs}" if pairs else line
         if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+            line = f"{line}\n{_mask(self.formatException(record.exc_info))}"
         return line
 
 
@@ -147,7 +169,7 @@ class JsonFormatter(logging.Formatter):
             **fields,
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = _mask(self.formatException(record.exc_info))
         return orjson.dumps(line, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
@@ -167,6 +189,6 @@ def configure(level: str = "INFO", log_format: str | None = None) -> None:
     handler.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries speak only when something is wrong: at DEBUG, urllib3 and amqp write lines per message.
+    # Libraries speak only when something is wrong: at DEBUG they write lines for each message.
     root.setLevel(logging.WARNING)
     logging.getLogger("leekfanout").setLevel(level.upper())
