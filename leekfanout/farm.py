@@ -13,6 +13,7 @@ from leekfanout.config import BYTES_PER_MB, Subscription
 from leekfanout.exits import OomKills
 from leekfanout.lifecycle import UP, State
 from leekfanout.process import Process, Surroundings
+from leekfanout.redaction import secrets_of
 
 HANG_AFTER_S: Final = 60.0
 """A process whose main loop hasn't turned for so long is killed and restarted."""
@@ -87,6 +88,7 @@ class Farm:
 
     def apply(self, want: Sequence[Subscription], what: Difference, now: float) -> None:
         """Start what is new, drain what is removed, restart what has changed, and nothing else."""
+        logs.hide(secret for subscription in want for secret in secrets_of(subscription))
         by_name = {subscription.name: subscription for subscription in want}
         for name in what.removed:
             self.remove(name, now)

@@ -5,11 +5,13 @@ A process binds fields that stand in all of its lines with :func:`bind`: ``subsc
 """
 
 import logging
+import logging.handlers
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,6 +24,9 @@ _mask = Mask()
 
 # Longer values are cut: a field may quote what a broker or an API sent, which has no bound.
 VALUE_MAX_CHARACTERS = 1_000
+
+FILE_MAX_BYTES = 1_000_000
+"""A log file that has grown so large becomes the one backup, and a new one begins."""
 
 
 class Log:
@@ -192,3 +197,18 @@ def configure(level: str = "INFO", log_format: str | None = None) -> None:
     # Libraries speak only when something is wrong: at DEBUG they write lines for each message.
     root.setLevel(logging.WARNING)
     logging.getLogger("leekfanout").setLevel(level.upper())
+
+
+def also_to(path: Path) -> None:
+    """Write this process's lines to a file as well, as text; two files of a megabyte at most.
+
+    Raises OSError if it can't be opened. What can't be written later (a full disk) is left out.
+    """
+    handler = _File(path, maxBytes=FILE_MAX_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(TextFormatter())
+    logging.getLogger().addHandler(handler)
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Keep quiet: the line is on standard error, where logging would put its complaint."""

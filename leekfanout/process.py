@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from leekfanout import child, exits, logs
 from leekfanout.config import Settings, Subscription
 from leekfanout.lifecycle import STEADY_AFTER_S, UP, Backoff, Move, State, after
+from leekfanout.redaction import mask, secrets_of
 from leekfanout.stats import Condition, Stats
 
 Target = Callable[[Subscription, Settings, Stats, int], int]
@@ -82,6 +84,11 @@ class Process:
     @property
     def name(self) -> str:
         return self.subscription.name
+
+    @property
+    def log_file(self) -> Path:
+        """Where the process writes its log, beside standard error."""
+        return self._around.settings.state_dir / self.name / "agent.log"
 
     def start(self, now: float) -> None:
         """Start it now, or as soon as it has stopped; nothing if it runs."""
@@ -164,6 +171,7 @@ class Process:
         self.stats.set("turned_at", now)
         self.stats.set("started_at", self.started_at)
         self.stats.set("condition", Condition.STARTING)
+        self.stats.set("broker_backlog", -1)
         try:
             self.pid = child.fork(f"leekfanout: {self.name}", self._around.release, self._work)
         except OSError as error:
@@ -178,7 +186,20 @@ class Process:
     def _work(self) -> int:
         logs.bind(subscription=self.name)
         around = self._around
-        return around.target(self.subscription, around.settings, self.stats, around.lifeline_fd)
+        try:
+            self.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            logs.also_to(self.log_file)
+        except OSError as error:
+            log.warning("log.file", path=self.log_file, error=error.strerror)
+        try:
+            return around.target(self.subscription, around.settings, self.stats, around.lifeline_fd)
+        except Exception as error:
+            what = mask(f"{type(error).__name__}: {error}", secrets_of(self.subscription))
+            self.stats.problem(
+                f"The process crashed with {what}",
+                "This is a fault in leekfanout: please report it with the traceback in the log.",
+            )
+            raise
 
     def _drain(self, now: float) -> None:
         if self.state is not State.STOPPING:

@@ -84,6 +84,7 @@ GAUGES: Final[tuple[str, ...]] = (
     "last_delivery_at",
     "last_error_at",
     "connected_at",  # epoch seconds; 0: not connected
+    "broker_backlog",  # messages that wait at the broker; -1: not known
 )
 
 TEXTS: Final[tuple[str, ...]] = ("last_error", "advice")

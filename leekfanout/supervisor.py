@@ -12,7 +12,7 @@ from typing import Final
 from leekfanout import logs, proctitle
 from leekfanout.config import Settings, Subscription
 from leekfanout.errors import ConfigError
-from leekfanout.farm import Farm
+from leekfanout.farm import Farm, difference
 from leekfanout.process import Surroundings, Target
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -44,8 +44,7 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, _wake)
         log.info("supervisor.started", pid=os.getpid(), subscriptions=len(subscriptions))
-        for subscription in subscriptions:
-            self.farm.add(subscription, time.monotonic())
+        self.farm.apply(subscriptions, difference([], subscriptions), time.monotonic())
         while not (self._stopping and self.farm.quiet):
             self._turn()
         log.info("supervisor.stopped")
