@@ -172,20 +172,21 @@ class SqliteStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # A flipped bit in a text is no reason to lose the row.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_MAX_BYTES}")
-        # Debian's SQLite overwrites whatever it frees with zeros, a second write for each byte.
-        connection.execute("PRAGMA secure_delete = FAST")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path} was written by a later version of leekfanout; use that version,"
                 " or move the file away."
             )
-        if version < SCHEMA_VERSION:
-            if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise _ForeignFileError("it is not a file of leekfanout")
+        is_new = version < SCHEMA_VERSION
+        if is_new and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise _ForeignFileError("it is not a file of leekfanout")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_MAX_BYTES}")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        # Debian's SQLite overwrites whatever it frees with zeros, a second write for each byte.
+        connection.execute("PRAGMA secure_delete = FAST")
+        if is_new:
             if not self._owner:
                 raise StoreError(f"{self.path} is empty.")
             connection.executescript(
