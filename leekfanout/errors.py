@@ -17,6 +17,14 @@ class ConfigError(LeekfanoutError):
         self.problems = problems
 
 
+class FixedConfigError(ConfigError):
+    """The subscriptions come from where they can't change while the agent runs."""
+
+
+class AgentRunsError(LeekfanoutError):
+    """Another agent runs with the same control socket, so this one must not."""
+
+
 class SourceError(LeekfanoutError):
     """The broker can't be reached or used at the moment; trying again later may help."""
 
