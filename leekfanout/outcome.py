@@ -6,7 +6,7 @@ only itself.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,9 @@ RETRY_AFTER_MAX_S: Final = 3600.0
 """A Retry-After beyond an hour is taken as an hour: a wrong date must not silence us for days."""
 
 REFUSALS_BEFORE_BISECT: Final = 3
-"""How often a refusal that names no document is retried whole; 409 may pass by itself."""
+"""How often a refusal that may pass, or that names no document, is met with another attempt."""
+FAILURES_BEFORE_BISECT: Final = 20
+"""How often a body may fail by itself, while others are confirmed, until it is taken for the cause."""
 
 OVERLOAD_STATUSES: Final = frozenset({408, 425, 429})
 APPLICATION_STATUSES: Final = frozenset({401, 403, 404})
@@ -55,14 +57,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """One document that the API refuses."""
+
+    document_id: str
+    answer: str
+    """What the API says of it, as JSON."""
+    may_pass: bool
+    """Whether it may be taken later: the search backend was busy, or two updates met."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """A verdict with its reason in plain words."""
 
     verdict: Verdict
     reason: str
     retry_after_s: float | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """Document ids that the API refuses, each with its error as JSON; with REFUSED only."""
+    refusals: tuple[Refusal, ...] = ()
+    """The documents that the API refuses, with REFUSED only."""
+    names_all: bool = True
+    """Whether ``refusals`` are as many as the API says it has refused."""
 
 
 def judge(answer: Answer, now: datetime | None = None) -> Outcome:
@@ -89,24 +104,23 @@ def _judge_bad_request(answer: Answer, reason: str) -> Outcome:
     body = _json(answer.body)
     if isinstance(body, dict):
         errors = body.get("errors")
-        if isinstance(errors, list):
-            refused = _named(errors)
-            if refused and len(refused) >= body.get("failed", 0):
-                return Outcome(Verdict.REFUSED, reason, refused=refused)
-        error = body.get("error")
-        if isinstance(error, dict) and "header" in str(error).lower():
+        if isinstance(errors, list) and (refusals := tuple(_refusals(errors))):
+            failed = body.get("failed")
+            names_all = not isinstance(failed, int) or failed <= len(refusals)
+            return Outcome(Verdict.REFUSED, reason, refusals=refusals, names_all=names_all)
+        if isinstance(body.get("error"), dict):
             return Outcome(Verdict.PAUSE, reason)
     return Outcome(Verdict.BISECT, reason)
 
 
-def _named(errors: list[Any]) -> dict[str, str]:
-    refused = {}
+def _refusals(errors: list[Any]) -> Iterator[Refusal]:
     for entry in errors:
         # {"update": {"_id": …, "status": …, "error": {…}}}; the operation's name doesn't matter.
         details = next(iter(entry.values()), None) if isinstance(entry, dict) else None
         if isinstance(details, dict) and isinstance(details.get("_id"), str):
-            refused[details["_id"]] = orjson.dumps(details).decode()
-    return refused
+            status = details.get("status")
+            may_pass = isinstance(status, int) and (status in {409, 429} or status >= 500)
+            yield Refusal(details["_id"], orjson.dumps(details).decode(), may_pass)
 
 
 def is_ready(answer: Answer) -> bool:
@@ -168,8 +182,9 @@ class Breaker:
         self._random = randomness
         self._failures_in_a_row = 0
         self._probes_failed = 0
-        self._probing = False
         self._trial_under_way = False
+        self.probing = False
+        """Whether a probe is under way."""
         self.state = BreakerState.CLOSED
         self.opened_at: float | None = None
         """When it opened first since it was last closed; a short try in between doesn't reset it."""
@@ -186,14 +201,14 @@ class Breaker:
 
     def may_probe(self, now: float) -> bool:
         """Whether to send a probe now; if so it is under way until :meth:`probed`."""
-        if self.state is BreakerState.OPEN and not self._probing and now >= self.next_probe_at:
-            self._probing = True
+        if self.state is BreakerState.OPEN and not self.probing and now >= self.next_probe_at:
+            self.probing = True
             return True
         return False
 
     def probed(self, ready: bool, now: float) -> None:
         """Take a probe's result: the API is ready for a trial, or the next probe is due later."""
-        self._probing = False
+        self.probing = False
         if self.state is not BreakerState.OPEN:
             return
         if ready:

@@ -82,5 +82,9 @@ class Source(Protocol):
     def depth(self) -> int | None:
         """Messages that wait at the broker, or None where that can't be known. May block briefly."""
 
-    def close(self) -> None:
-        """Close the connection, quietly whatever its state; nothing is acked by this."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """Close the connection, quietly whatever its state; nothing is acked by this.
+
+        With ``wait_s``, wait that long for the broker's goodbye, which proves that it has all acks;
+        raises SourceError if it doesn't come.
+        """

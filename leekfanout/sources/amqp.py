@@ -10,12 +10,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-import kombu
 from amqp import exceptions as amqp_errors
 from amqp import spec
+from kombu.connection import Connection
 
 from leekfanout import logs
 from leekfanout.config import Subscription
@@ -50,7 +50,7 @@ class AmqpSource:
         self._subscription = subscription
         self._addresses = itertools.cycle(subscription.broker)
         self.address = redact_url(subscription.broker[0])
-        self._kombu: kombu.Connection | None = None
+        self._kombu: Connection | None = None
         self._connection: Any = None
         self._channel: Any = None
         self._deliveries = Deliveries()
@@ -69,13 +69,13 @@ class AmqpSource:
             self._heartbeat_sent_at = time.monotonic()
             self._open_channel()
 
-    def _new_connection(self, url: str) -> kombu.Connection:
+    def _new_connection(self, url: str) -> Connection:
         options = {
             **self._subscription.transport_options,
             "frame_handler": frame_handler(self._deliveries),
             "client_properties": {"connection_name": f"leekfanout {self._subscription.name}"},
         }
-        return kombu.Connection(
+        return Connection(
             url,
             transport=Transport,
             ssl=tls_options(self._subscription, url),
@@ -207,20 +207,25 @@ class AmqpSource:
                 if channel.is_open:
                     channel.close()
 
-    def close(self) -> None:
-        """Close the connection without waiting for the broker's goodbye."""
-        if self._connection is not None:
-            try:
-                self._connection.collect()
-            except (OSError, amqp_errors.AMQPError):
-                pass
-        self._connection = self._channel = self._kombu = None
+    def close(self, wait_s: float = 0.0) -> None:
+        """Close the connection (see :class:`Source`)."""
+        try:
+            if self._connection is not None and wait_s:
+                self._deliveries.discard = True
+                self._connection.transport.answer_timeout_s = wait_s
+                with self._plain_words():
+                    self._channel.close()
+        finally:
+            if self._connection is not None:
+                with suppress(OSError, amqp_errors.AMQPError):
+                    self._connection.collect()
+            self._connection = self._channel = self._kombu = None
 
     @contextmanager
     def _plain_words(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # py-amqp raises AttributeError and others on lost connections
+        except Exception as error:  # noqa: BLE001  # lost connections raise AttributeError and more
             raise in_plain_words(error, self.address, self._subscription) from None
 
 
@@ -263,7 +268,9 @@ def in_plain_words(error: Exception, address: str, subscription: Subscription) -
     if isinstance(error, amqp_errors.AMQPError):
         return SourceError(f"{address} ended the conversation: {error}")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return SourceRefusedError(f"The certificate of {address} can't be verified: {error.verify_message}.")
+        return SourceRefusedError(
+            f"The certificate of {address} can't be verified: {error.verify_message}."
+        )
     if isinstance(error, ssl.SSLError):
         return SourceError(f"TLS with {address} failed: {error.reason or error}.")
     if isinstance(error, socket.gaierror):

@@ -14,7 +14,7 @@ import select
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from struct import Struct
 from typing import Any, Final
@@ -63,6 +63,7 @@ class _Buffered:
         super()._setup_transport()  # type: ignore[misc]
         self.sock.setblocking(False)
         self._write = self._send
+        self.answer_timeout_s = ANSWER_TIMEOUT_S
         self._timeout_s = ANSWER_TIMEOUT_S
         self.buffer = b""
         self.position = 0
@@ -70,8 +71,8 @@ class _Buffered:
 
     @contextmanager
     def having_timeout(self, timeout: float | None) -> Iterator[Any]:
-        """Bound the reads inside; None means :data:`ANSWER_TIMEOUT_S`, never for ever."""
-        self._timeout_s = ANSWER_TIMEOUT_S if timeout is None else timeout
+        """Bound the reads inside; None means ``answer_timeout_s``, never for ever."""
+        self._timeout_s = self.answer_timeout_s if timeout is None else timeout
         yield self.sock
 
     def fill(self) -> bool:
@@ -89,7 +90,9 @@ class _Buffered:
         if not chunk:
             self.connected = False
             raise ConnectionResetError("the broker closed the connection")
-        self.buffer = self.buffer[self.position :] + chunk if self.position < len(self.buffer) else chunk
+        self.buffer = (
+            self.buffer[self.position :] + chunk if self.position < len(self.buffer) else chunk
+        )
         self.position = 0
         self.received_at = time.monotonic()
         return True
@@ -118,7 +121,7 @@ class _Buffered:
 
     def _send(self, data: Any) -> None:
         view = memoryview(data)
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        deadline = time.monotonic() + self.answer_timeout_s
         while view:
             try:
                 view = view[self.sock.send(view) :]
@@ -238,16 +241,31 @@ def frame_handler(deliveries: Deliveries) -> Callable[[Any, Any], Callable[[Any]
     return make
 
 
-class Connection(pyamqp.Connection):  # type: ignore[misc]
+class Connection(pyamqp.Connection):
     """kombu's connection on a buffered transport; ``transport_options`` carry the frame handler."""
 
-    def Transport(self, host: str, connect_timeout: float, ssl: Any = False, **options: Any) -> Any:  # noqa: N802
+    def Transport(
+        self,
+        host: str,
+        connect_timeout: float,
+        ssl: Any = False,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
         """Make the transport; py-amqp calls this by this name while connecting."""
         kind = BufferedTLS if ssl else BufferedTCP
-        return kind(host, connect_timeout=connect_timeout, ssl=ssl, **options)
+        return kind(
+            host,
+            connect_timeout=connect_timeout,
+            ssl=ssl,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            **options,
+        )
 
 
-class Transport(pyamqp.Transport):  # type: ignore[misc]
+class Transport(pyamqp.Transport):
     """What ``kombu.Connection(transport=…)`` takes."""
 
     Connection = Connection
@@ -307,7 +325,9 @@ def pump(
                     if buffer[at : at + 17] == _JSON_SHORT_STRING:
                         content_type = _JSON
                     else:
-                        content_type = buffer[at + 1 : at + 1 + buffer[at]].decode("utf-8", "replace")
+                        content_type = buffer[at + 1 : at + 1 + buffer[at]].decode(
+                            "utf-8", "replace"
+                        )
                 position = end + 1
                 message(delivery_tag, buffer[start:end], content_type)
                 limit -= 1
@@ -323,7 +343,7 @@ def pump(
     return True
 
 
-def ack_frames(channel_id: int, acks: list[Ack]) -> bytes:
+def ack_frames(channel_id: int, acks: Sequence[Ack]) -> bytes:
     """Return basic.ack frames (AMQP 0-9-1, 1.8.3.13) for one write."""
     pack = _ACK_FRAME.pack
     return b"".join(

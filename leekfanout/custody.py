@@ -1,0 +1,250 @@
+"""Who keeps what isn't delivered yet: the broker until it is acked, or our memory and then our disk.
+
+A source with acks leaves its messages in the broker's custody, and reading stops while enough is in
+flight. PUB/SUB keeps nothing, so there reading never stops, and what doesn't fit into memory goes to
+the spool. Both are used by the main thread only.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from leekfanout import logs
+from leekfanout.batcher import Batch, ClosedBy, parse_body
+from leekfanout.errors import StoreError
+from leekfanout.ledger import Ledger
+from leekfanout.outbox import Outbox
+from leekfanout.sources import Source
+from leekfanout.spool import Spool, SpoolEntry
+from leekfanout.stats import Stats
+
+log = logs.get("custody")
+
+ACK_HELD_MAX_S: Final = 0.25
+"""How long a delivered batch waits for one before it, so that a single ack serves for both."""
+BARRIER_EVERY_S: Final = 1.0
+BARRIER_EVERY_BYTES: Final = 4_000_000
+"""How often, and after how much, the broker is asked whether it has the acks."""
+LOAD_RETRY_S: Final = 10.0
+"""After how long an unreadable spool is tried again."""
+
+
+class Custody(Protocol):
+    """What the main loop needs to know and do about batches that are under way."""
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes in memory that aren't delivered."""
+
+    def take(self, batch: Batch) -> None:
+        """Take a closed batch, and see to its delivery."""
+
+    def done(self, batches: Iterable[Batch], now: float) -> None:
+        """Take batches as done: confirmed or dead-lettered in all parts."""
+
+    def may_read(self, last_tag: int) -> bool:
+        """Whether more messages may be taken in, ``last_tag`` being the last one so far."""
+
+    def turn(self, now: float) -> float:
+        """Do what is due; return when to call again (monotonic seconds)."""
+
+    def leave(self) -> None:
+        """Keep what is left, since the process ends."""
+
+
+class BrokerCustody:
+    """For sources with acks: nothing is ours until the API has it."""
+
+    def __init__(
+        self,
+        source: Source,
+        outbox: Outbox,
+        stats: Stats,
+        *,
+        prefetch_count: int,
+        in_flight_max_bytes: int,
+    ) -> None:
+        self._source = source
+        self._outbox = outbox
+        self._stats = stats
+        self._prefetch_count = prefetch_count
+        self._in_flight_max_bytes = in_flight_max_bytes
+        self.ledger = Ledger()
+        self.connected = False
+        self._barrier_due = float("-inf")
+        self._barrier_under_way = False
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self.ledger.bytes_held
+
+    def take(self, batch: Batch) -> None:
+        self.ledger.opened(batch)
+        self._outbox.put(batch)
+
+    def done(self, batches: Iterable[Batch], now: float) -> None:
+        for batch in batches:
+            if self.ledger.done(batch, now):
+                self._stats.add("events_delivered", batch.events)
+
+    def may_read(self, last_tag: int) -> bool:
+        return (
+            not self._outbox.is_full
+            and self.ledger.bytes_held < self._in_flight_max_bytes
+            and self.ledger.outstanding(last_tag) < self._prefetch_count
+        )
+
+    def turn(self, now: float) -> float:
+        """Ack what may be acked, and ask from time to time whether the acks have arrived.
+
+        Raises SourceError when the connection is lost.
+        """
+        ledger = self.ledger
+        ledger.forget_old(now)
+        if not self.connected:
+            return float("inf")
+        self.ack(now, ACK_HELD_MAX_S)
+        if ledger.unbarred_bytes and not self._barrier_under_way:
+            if now >= self._barrier_due or ledger.unbarred_bytes >= BARRIER_EVERY_BYTES:
+                self._barrier_due = now + BARRIER_EVERY_S
+                self._barrier_under_way = True
+                ledger.barrier_sent()
+                self._source.barrier(self._barrier_reached)
+            else:
+                return min(self._barrier_due, ledger.held_until(ACK_HELD_MAX_S) or float("inf"))
+        return ledger.held_until(ACK_HELD_MAX_S) or float("inf")
+
+    def ack(self, now: float, held_for_s: float) -> None:
+        """Send the acks that are due (see :meth:`Ledger.acks`)."""
+        if acks := self.ledger.acks(now, held_for_s):
+            self._source.ack(acks)
+
+    def _barrier_reached(self) -> None:
+        self._barrier_under_way = False
+        self.ledger.barrier_reached()
+
+    def connection_begun(self) -> None:
+        """Note that a connection, or a channel, has begun: acks can be sent."""
+        self.connected = True
+        self._barrier_under_way = False
+
+    def connection_lost(self, now: float) -> None:
+        """Note that all delivery tags are void. The open batch must have been closed."""
+        self.connected = False
+        self.ledger.connection_lost(now)
+
+    def hand_back(self, now: float) -> list[Batch]:
+        """Return all messages to the broker; return the batches that are forgotten with them.
+
+        No POST may be under way. Raises SourceError when the connection is lost meanwhile.
+        """
+        self.ack(now, 0.0)
+        self.connected = False
+        dropped = self.ledger.hand_back(now)
+        self._outbox.discard(dropped)
+        self._source.hand_back()
+        return dropped
+
+    def leave(self) -> None:
+        """Nothing is to be done: what isn't acked is the broker's."""
+
+
+class DiskCustody:
+    """For PUB/SUB: what the API doesn't take waits in memory, then on disk, oldest delivered first."""
+
+    def __init__(
+        self, outbox: Outbox, spool: Spool, stats: Stats, *, memory_max_bytes: int
+    ) -> None:
+        self._outbox = outbox
+        self._spool = spool
+        self._stats = stats
+        self._memory_max_bytes = memory_max_bytes
+        self._loaded_up_to = 0
+        self._all_loaded = spool.batches == 0
+        """Whether memory has all that is on disk, so that a new batch needn't queue up behind it."""
+        self._load_due = float("-inf")
+        self._entries: dict[Batch, SpoolEntry] = {}
+        """Batches in memory that came from the spool."""
+        self._complaint = logs.RateLimit(60.0)
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self._outbox.bytes_held
+
+    def take(self, batch: Batch) -> None:
+        if self._all_loaded and self._outbox.bytes_held < self._memory_max_bytes:
+            self._outbox.put(batch)
+        else:
+            self._keep_on_disk(batch)
+
+    def _keep_on_disk(self, batch: Batch) -> None:
+        """Put a batch behind all others in the spool, or drop it where the disk refuses."""
+        for index, body in enumerate(batch.bodies):
+            # How the events spread over the bodies isn't known; the first one counts them all.
+            events = batch.events if index == 0 else 0
+            try:
+                dropped = self._spool.append(body.content, events)
+                self._stats.add("events_spooled", events)
+            except StoreError as error:
+                dropped = events
+                self._stats.problem(str(error), "Make room in the state directory.")
+            else:
+                self._all_loaded = False
+            if dropped:
+                self._stats.add("events_dropped", dropped)
+                if (held_back := self._complaint.allow()) is not None:
+                    log.error("spool.dropped", events=dropped, held_back=held_back)
+
+    def done(self, batches: Iterable[Batch], now: float) -> None:
+        removed = []
+        for batch in batches:
+            self._stats.add("events_delivered", batch.events)
+            if entry := self._entries.pop(batch, None):
+                removed.append(entry.id)
+        if removed:
+            self._spool.remove(removed)
+
+    def may_read(self, last_tag: int) -> bool:
+        return True
+
+    def turn(self, now: float) -> float:
+        """Load what is next in the spool as memory becomes free."""
+        if self._all_loaded or self._outbox.bytes_held >= self._memory_max_bytes / 2:
+            return float("inf")
+        if now >= self._load_due:
+            self._load(now)
+        return self._load_due
+
+    def _load(self, now: float) -> None:
+        try:
+            entries = self._spool.after(self._loaded_up_to, self._memory_max_bytes // 2)
+        except StoreError as error:
+            self._load_due = now + LOAD_RETRY_S
+            self._stats.problem(str(error), "The spooled events stay on disk; look at the disk.")
+            return
+        self._all_loaded = not entries
+        for entry in entries:
+            self._loaded_up_to = entry.id
+            batch = as_batch(entry)
+            self._entries[batch] = entry
+            self._outbox.put(batch)
+
+    def leave(self) -> None:
+        """Put what is in memory on disk; what came from there is there still."""
+        for batch in self._outbox.drain():
+            if batch not in self._entries:
+                self._keep_on_disk(batch)
+        self._spool.close()
+
+
+def as_batch(entry: SpoolEntry) -> Batch:
+    """Return a spooled body as a batch of its own."""
+    return Batch(
+        first_tag=0,
+        last_tag=0,
+        messages=[],
+        bodies=[parse_body(entry.body)],
+        dead_letters=[],
+        closed_by=ClosedBy.DRAIN,
+        events=entry.events,
+        continues=False,
+    )

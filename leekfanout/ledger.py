@@ -1,0 +1,268 @@
+"""Which delivery tags may be acked: what is outstanding, what is done, what came again.
+
+Batches cover runs of delivery tags, since a channel counts its messages. A batch that is done has all
+of its events confirmed or dead-lettered, and then its messages may be acked; a message that was split
+over two batches belongs to the later one, which waits for the earlier. Pure: no sockets and no
+clocks; used by the main thread only.
+
+After a lost connection all its tags are void, and the broker delivers again whatever it has seen no
+ack for. The ledger then remembers those messages by a digest of their bodies. One that comes again is
+*recognised*: it waits for the batch that it is in already and isn't posted a second time.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final
+
+from leekfanout.batcher import Batch
+from leekfanout.sources import Ack
+
+REMEMBERED_MAX: Final = 100_000
+"""Messages that are remembered over lost connections; beyond it the oldest are forgotten."""
+REMEMBERED_FOR_S: Final = 600.0
+"""A redelivery goes to the head of its queue (RabbitMQ: "Consumer Acknowledgements"): it comes soon,
+or to another consumer."""
+
+
+class _Entry:
+    """A batch in the ledger, and what it still waits for."""
+
+    __slots__ = ("batch", "done", "done_at", "recognised", "singly_acked", "waiters", "waiting_for")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.waiting_for = 1
+        """Itself, and the batches that other events of its messages are in."""
+        self.waiters: list[_Entry] = []
+        self.done = False
+        self.done_at = 0.0
+        self.singly_acked = False
+        self.recognised = False
+        """Whether some of its messages came again and are in earlier batches."""
+
+    def wait_for(self, other: "_Entry") -> None:
+        if not other.done:
+            self.waiting_for += 1
+            other.waiters.append(self)
+
+    @property
+    def last_own_tag(self) -> int:
+        return self.batch.last_tag - self.batch.continues
+
+    def own_messages(self) -> list[bytes]:
+        return self.batch.messages[: len(self.batch.messages) - self.batch.continues]
+
+
+class Ledger:
+    """The delivery tags of one subscription's connection, one connection after another."""
+
+    def __init__(self) -> None:
+        self._entries: deque[_Entry] = deque()
+        """This connection's that aren't behind the multiple ack yet, in the order of their tags."""
+        self._not_done: dict[Batch, _Entry] = {}
+        """Of this connection and of earlier ones."""
+        self._acked: deque[_Entry] = deque()
+        """Acked, but the broker may not know it yet."""
+        self._barred = 0
+        self._remembered: dict[bytes, list[_Entry]] = {}
+        self._remembered_count = 0
+        self._remembered_until = 0.0
+        self._recognised_in_open: list[_Entry] = []
+        self._acked_up_to = 0
+        self._acked_beyond = 0
+        self._last_tag = 0
+        self.bytes_held = 0
+        """Bytes of the batches that aren't done, and of messages whose ack may not have arrived."""
+
+    # Deliveries and batches
+
+    def opened(self, batch: Batch) -> None:
+        """Take a closed batch: it is under way from now on."""
+        entry = _Entry(batch)
+        if self._entries and self._entries[-1].batch.continues:
+            entry.wait_for(self._entries[-1])
+        for awaited in self._recognised_in_open:
+            entry.recognised = True
+            entry.wait_for(awaited)
+        self._recognised_in_open = []
+        self._last_tag = batch.last_tag
+        self._entries.append(entry)
+        self._not_done[batch] = entry
+        self.bytes_held += batch.size_bytes
+
+    def done(self, batch: Batch, now: float) -> bool:
+        """Take a batch as done. False if it is not known, having been handed back."""
+        entry = self._not_done.pop(batch, None)
+        if entry is None:
+            return False
+        self.bytes_held -= batch.drop_bodies()
+        settling = [entry]
+        while settling:
+            current = settling.pop()
+            current.waiting_for -= 1
+            if not current.waiting_for:
+                current.done, current.done_at = True, now
+                settling += current.waiters
+                current.waiters = []
+        return True
+
+    def outstanding(self, last_tag: int) -> int:
+        """Return how many messages are unacked once ``last_tag`` has been delivered."""
+        return max(last_tag, self._last_tag) - self._acked_up_to - self._acked_beyond
+
+    # Acks
+
+    def acks(self, now: float, held_for_s: float) -> list[Ack]:
+        """Return what may be acked now, each tag once.
+
+        Up to the first gap a single multiple ack is enough. Beyond it, batches that have been done
+        for ``held_for_s`` are acked message by message, so that a batch that is being retried holds
+        up nobody else.
+        """
+        acks = []
+        entries = self._entries
+        # RabbitMQ takes a multiple ack of a tag that is acked already for an error.
+        multiple = 0
+        while entries and entries[0].done:
+            entry = entries.popleft()
+            own = entry.last_own_tag - self._acked_up_to
+            self._acked_up_to = entry.last_own_tag
+            if entry.singly_acked:
+                self._acked_beyond -= own
+            else:
+                self._acked.append(entry)
+                if own:
+                    multiple = entry.last_own_tag
+        if multiple:
+            acks.append(Ack(multiple, multiple=True))
+        acks += self._acks_beyond_gap(now - held_for_s)
+        return acks
+
+    def _acks_beyond_gap(self, done_before: float) -> Iterator[Ack]:
+        acked_up_to = self._acked_up_to
+        for entry in self._entries:
+            if entry.done and not entry.singly_acked and entry.done_at <= done_before:
+                entry.singly_acked = True
+                self._acked.append(entry)
+                self._acked_beyond += entry.last_own_tag - acked_up_to
+                for tag in range(acked_up_to + 1, entry.last_own_tag + 1):
+                    yield Ack(tag, multiple=False)
+            acked_up_to = entry.last_own_tag
+
+    def held_until(self, held_for_s: float) -> float | None:
+        """Return when :meth:`acks` will have acks beyond a gap to give, or None if there are none."""
+        held = [e.done_at for e in self._entries if e.done and not e.singly_acked]
+        return min(held) + held_for_s if held else None
+
+    # Barriers: since when the broker knows of an ack
+
+    @property
+    def unbarred_bytes(self) -> int:
+        """Bytes of messages that are acked without the broker having said so."""
+        return sum(e.batch.size_bytes for e in self._acked) if not self._barred else 0
+
+    def barrier_sent(self) -> None:
+        """Note that the broker was asked something after all acks so far."""
+        self._barred = len(self._acked)
+
+    def barrier_reached(self) -> None:
+        """Take the answer: the broker knows of every ack before :meth:`barrier_sent`."""
+        for _ in range(self._barred):
+            self._release(self._acked.popleft())
+        self._barred = 0
+
+    def _release(self, entry: _Entry) -> None:
+        self.bytes_held -= entry.batch.drop_messages()
+
+    # Lost connections
+
+    def connection_lost(self, now: float) -> None:
+        """Void all tags, and remember the messages that the broker may deliver again.
+
+        The open batch must have been closed before.
+        """
+        for entry in (*self._acked, *(e for e in self._entries if not e.singly_acked)):
+            self._remember(entry, now)
+        self._begin_connection()
+
+    def hand_back(self, now: float) -> list[Batch]:
+        """Void all tags since all messages are handed back; return the batches to be dropped.
+
+        What is done must have been acked before. The broker answers the close of a channel after all
+        acks on it, so there is nothing to be remembered of those.
+
+        A batch is kept where dropping it would post something twice: one that has been posted in
+        part, has messages of earlier batches, or shares a message with a batch that is kept or done.
+        """
+        dropped: list[Batch] = []
+        for chain in self._chains():
+            keep = any(e.done or e.batch.begun or e.recognised for e in chain)
+            for entry in chain:
+                if entry.done:  # and acked just before, as the caller must
+                    continue
+                if keep:
+                    self._remember(entry, now)
+                elif self._not_done.pop(entry.batch, None):
+                    self.bytes_held -= entry.batch.drop_bodies() + entry.batch.drop_messages()
+                    dropped.append(entry.batch)
+        self._begin_connection()
+        return dropped
+
+    def _chains(self) -> Iterator[list[_Entry]]:
+        """Give the entries of this connection in groups that share messages."""
+        chain: list[_Entry] = []
+        for entry in self._entries:
+            chain.append(entry)
+            if not entry.batch.continues:
+                yield chain
+                chain = []
+        if chain:
+            yield chain
+
+    def _begin_connection(self) -> None:
+        for entry in self._acked:
+            self._release(entry)
+        self._acked.clear()
+        self._entries.clear()
+        self._barred = self._acked_up_to = self._acked_beyond = self._last_tag = 0
+
+    def _remember(self, entry: _Entry, now: float) -> None:
+        self._remembered_until = now + REMEMBERED_FOR_S
+        for message in entry.own_messages():
+            self._remembered.setdefault(_digest(message), []).append(entry)
+            self._remembered_count += 1
+        self.bytes_held -= entry.batch.drop_messages()
+        while self._remembered_count > REMEMBERED_MAX:
+            self._remembered_count -= len(self._remembered.pop(next(iter(self._remembered))))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether any message is remembered, so that :meth:`recognise` is worth asking."""
+        return bool(self._remembered)
+
+    @property
+    def recognises_in_open_batch(self) -> bool:
+        """Whether the open batch has messages that are in earlier batches."""
+        return bool(self._recognised_in_open)
+
+    def recognise(self, body: bytes) -> bool:
+        """Whether a message is one that was remembered; it then goes with the open batch."""
+        entries = self._remembered.get(digest := _digest(body))
+        if not entries:
+            return False
+        self._recognised_in_open.append(entries.pop())
+        self._remembered_count -= 1
+        if not entries:
+            del self._remembered[digest]
+        return True
+
+    def forget_old(self, now: float) -> None:
+        """Forget the remembered messages that didn't come again for so long that they won't."""
+        if self._remembered and now > self._remembered_until:
+            self._remembered.clear()
+            self._remembered_count = 0
+
+
+def _digest(message: bytes) -> bytes:
+    return blake2b(message, digest_size=16).digest()

@@ -1,0 +1,274 @@
+"""The bounded queue between the batcher and the senders, with what is due for another attempt.
+
+It hands out work in the order that serves delivery best: a probe when the breaker asks for one, else
+a body whose retry is due, else the next fresh one. A body that waits for its retry holds up nobody.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from leekfanout.batcher import Batch, Body
+from leekfanout.outcome import Breaker, BreakerState
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """One body on its way, with what has happened to it; held by one thread at a time."""
+
+    batch: Batch
+    body: Body
+    attempts: int = 0
+    refusals: int = 0
+    """Answers that refuse it without naming a document."""
+    confirmed_before: int = 0
+    """What :attr:`Outbox.confirmed` was when it failed first, or was cut out as a suspect."""
+    suspect: bool = False
+    """Whether it was cut out of a body that is refused: then the next refusal is proof enough."""
+
+
+@dataclass(slots=True)
+class _Held:
+    parcels_left: int
+    """Those that are neither confirmed nor dead-lettered."""
+    size_bytes: int
+
+
+class Signal(Enum):
+    """What a sender may be told instead of being given a parcel."""
+
+    PROBE = auto()
+    STOP = auto()
+
+
+class Outbox:
+    """Parcels for a pool of senders. Any thread may call any method.
+
+    ``notify`` is called, without the lock, when the main thread should look: a batch is done, a
+    sender has become idle, or the breaker has moved.
+    """
+
+    def __init__(self, capacity: int, breaker: Breaker, notify: Callable[[], None]) -> None:
+        self._capacity = capacity
+        self._breaker = breaker
+        self._notify = notify
+        # Guards everything below and the breaker.
+        self._changed = threading.Condition()
+        self._fresh: deque[Parcel] = deque()
+        self._retries: list[tuple[float, int, Parcel]] = []
+        self._serial = itertools.count()
+        self._held: dict[Batch, _Held] = {}
+        """Batches that aren't done, in the order they came."""
+        self._done: deque[Batch] = deque()
+        self._idle = 0
+        self._stopping = False
+        self.confirmed = 0
+        """Parcels that the API has confirmed, so far."""
+        self.posts_under_way = 0
+        self.bytes_held = 0
+
+    # The main thread's side
+
+    def put(self, batch: Batch) -> None:
+        """Queue all bodies of a batch; one without any is done at once."""
+        with self._changed:
+            if batch.bodies:
+                self._held[batch] = _Held(len(batch.bodies), batch.size_bytes)
+                self.bytes_held += batch.size_bytes
+                self._fresh.extend(Parcel(batch, body) for body in batch.bodies)
+                self._changed.notify(len(batch.bodies))
+                return
+            self._done.append(batch)
+        self._notify()
+
+    def take_done(self) -> list[Batch]:
+        """Return the batches that are done since the last call."""
+        with self._changed:
+            done = list(self._done)
+            self._done.clear()
+        return done
+
+    def discard(self, batches: Iterable[Batch]) -> None:
+        """Forget batches of which no parcel is being posted: their messages were handed back."""
+        with self._changed:
+            for batch in batches:
+                self._drop(batch)
+            self._fresh = deque(p for p in self._fresh if p.batch in self._held)
+            self._retries = [entry for entry in self._retries if entry[2].batch in self._held]
+            heapq.heapify(self._retries)
+
+    def drain(self) -> list[Batch]:
+        """Return the batches that aren't done, in the order they came, and forget them."""
+        with self._changed:
+            left = list(self._held)
+            for batch in left:
+                self._drop(batch)
+            self._fresh.clear()
+            self._retries.clear()
+        return left
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many fresh parcels wait as it has room for."""
+        return len(self._fresh) >= self._capacity
+
+    @property
+    def has_idle_sender(self) -> bool:
+        """Whether a batch that is put now would be posted now."""
+        return self._idle > len(self._fresh) and self._breaker.state is not BreakerState.OPEN
+
+    @property
+    def batches_held(self) -> int:
+        """Batches that were put and aren't done."""
+        return len(self._held)
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Whether POSTs may be tried."""
+        return self._breaker.state
+
+    @property
+    def breaker_opened_at(self) -> float | None:
+        """When the breaker opened (monotonic seconds), unless it is closed."""
+        return self._breaker.opened_at
+
+    def stop(self) -> None:
+        """Tell the senders to end; a POST that is under way is finished first."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    # The senders' side
+
+    def take(self) -> Parcel | Signal:
+        """Wait for something to do. What is taken must be given back to one of the methods below."""
+        told = False
+        with self._changed:
+            while not self._stopping:
+                now = time.monotonic()
+                if self._breaker.may_probe(now):
+                    return Signal.PROBE
+                parcel = self._next_parcel(now)
+                if parcel is not None:
+                    parcel.attempts += 1
+                    self.posts_under_way += 1
+                    return parcel
+                self._idle += 1
+                if not told:
+                    told = True
+                    self._notify()
+                self._changed.wait(self._wait_s(now))
+                self._idle -= 1
+        return Signal.STOP
+
+    def _next_parcel(self, now: float) -> Parcel | None:
+        due = bool(self._retries) and self._retries[0][0] <= now
+        if not (due or self._fresh) or not self._breaker.may_post():
+            return None
+        return heapq.heappop(self._retries)[2] if due else self._fresh.popleft()
+
+    def _wait_s(self, now: float) -> float | None:
+        """Return how long until there may be something to do without anybody saying so."""
+        if self._breaker.state is BreakerState.OPEN:
+            return None if self._breaker.probing else max(0.0, self._breaker.next_probe_at - now)
+        if self._retries and self._retries[0][0] > now:
+            return self._retries[0][0] - now
+        return None
+
+    def probed(self, ready: bool) -> None:
+        """Give the result of a probe."""
+        with self._changed:
+            self._breaker.probed(ready, time.monotonic())
+            self._changed.notify_all()
+        self._notify()
+
+    def settled(self, parcel: Parcel, *, confirmed: bool) -> None:
+        """Give back a parcel that is through: confirmed, or dead-lettered."""
+        with self._changed:
+            self._answered(parcel, confirmed)
+            held = self._held.get(parcel.batch)
+            if held is not None:
+                held.parcels_left -= 1
+                if not held.parcels_left:
+                    self._drop(parcel.batch)
+                    self._done.append(parcel.batch)
+        self._notify()
+
+    def replaced(
+        self,
+        parcel: Parcel,
+        bodies: list[Body],
+        *,
+        confirmed: bool = False,
+        suspect: bool = False,
+        delay_s: float = 0.0,
+    ) -> None:
+        """Give back a parcel of which ``bodies`` are left, each to be posted after ``delay_s``.
+
+        ``confirmed``: the API has taken all others of its documents; ``suspect`` as in
+        :class:`Parcel`.
+        """
+        with self._changed:
+            self._answered(parcel, confirmed)
+            held = self._held.get(parcel.batch)
+            if held is not None:
+                held.parcels_left += len(bodies) - 1
+                for body in bodies:
+                    left = Parcel(
+                        parcel.batch,
+                        body,
+                        refusals=parcel.refusals,
+                        confirmed_before=self.confirmed,
+                        suspect=suspect,
+                    )
+                    self._retry(left, time.monotonic() + delay_s)
+        self._notify()
+
+    def failed(
+        self,
+        parcel: Parcel,
+        delay_s: float,
+        *,
+        breaks: bool,
+        at_once: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Give back a parcel to be posted again, the same bytes, after ``delay_s``.
+
+        ``breaks``: the failure speaks of the API, not of this parcel, so the breaker counts it;
+        ``at_once`` and ``retry_after_s`` as in :meth:`Breaker.failed`.
+        """
+        with self._changed:
+            now = time.monotonic()
+            self.posts_under_way -= 1
+            if parcel.attempts == 1 and not parcel.suspect:
+                parcel.confirmed_before = self.confirmed
+            if breaks:
+                self._breaker.failed(now, at_once=at_once, retry_after_s=retry_after_s)
+            else:
+                self._breaker.succeeded()
+            if parcel.batch in self._held:
+                self._retry(parcel, now + delay_s)
+            self._changed.notify_all()
+        self._notify()
+
+    def _answered(self, parcel: Parcel, confirmed: bool) -> None:
+        self.posts_under_way -= 1
+        self._breaker.succeeded()
+        if confirmed:
+            self.confirmed += 1
+            parcel.batch.begun = True
+        self._changed.notify_all()
+
+    def _retry(self, parcel: Parcel, due: float) -> None:
+        heapq.heappush(self._retries, (due, next(self._serial), parcel))
+
+    def _drop(self, batch: Batch) -> None:
+        held = self._held.pop(batch, None)
+        if held is not None:
+            self.bytes_held -= held.size_bytes

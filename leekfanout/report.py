@@ -1,0 +1,92 @@
+"""What the main loop tells of its subscription, once a second while there is news.
+
+Counting is done where things happen; here it is copied to the :class:`~leekfanout.stats.Stats` that
+others can read, so that an event doesn't pay for it.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from leekfanout import logs
+from leekfanout.batcher import Batcher
+from leekfanout.deadletters import DeadLetter, DeadLetters
+from leekfanout.outbox import Outbox
+from leekfanout.outcome import BreakerState
+from leekfanout.spool import Spool
+from leekfanout.stats import Condition, Stats
+
+log = logs.get("report")
+
+EVERY_S: Final = 1.0
+
+
+class Report:
+    """Copies counts and gauges to the stats; the main thread's."""
+
+    def __init__(
+        self,
+        stats: Stats,
+        batcher: Batcher,
+        outbox: Outbox,
+        dead_letters: DeadLetters,
+        spool: Spool | None,
+    ) -> None:
+        self._stats = stats
+        self._batcher = batcher
+        self._outbox = outbox
+        self._dead_letters = dead_letters
+        self._spool = spool
+        self.refused = False
+        """Whether the broker's last word was a refusal."""
+        self._due = 0.0
+        self._messages = self._events = self._task_events = self._ignored = 0
+        self._log_bad = logs.RateLimit(10.0)
+
+    def turn(self, now: float, condition: Condition, bytes_in_flight: int) -> float:
+        """Tell what is new, at most once a second; return when there may be more to tell."""
+        self._stats.set("condition", condition)
+        if now < self._due:
+            return self._due if self._batcher.messages_taken != self._messages else math.inf
+        self._due = now + EVERY_S
+        self._copy(bytes_in_flight)
+        return math.inf
+
+    def _copy(self, bytes_in_flight: int) -> None:
+        stats, outbox, tally = self._stats, self._outbox, self._batcher.tally
+        if self._batcher.messages_taken != self._messages:
+            stats.add("messages_received", self._batcher.messages_taken - self._messages)
+            stats.set("last_event_at", time.time())
+            self._messages = self._batcher.messages_taken
+        stats.add("events_received", tally.events - self._events)
+        self._events = tally.events
+        ignored = sum(tally.ignored.values())
+        stats.add("events_ignored", ignored - self._ignored)
+        self._ignored = ignored
+        if tally.task_events != self._task_events:
+            stats.add("task_events_received", tally.task_events - self._task_events)
+            stats.set("last_task_event_at", time.time())
+            self._task_events = tally.task_events
+        stats.set("bytes_in_flight", bytes_in_flight)
+        stats.set("batches_queued", outbox.batches_held)
+        stats.set("posts_under_way", outbox.posts_under_way)
+        stats.set("breaker_open", outbox.breaker_state is not BreakerState.CLOSED)
+        stats.set("dead_letters", self._dead_letters.count())
+        stats.set("dead_letters_bytes", self._dead_letters.size_bytes())
+        if self._spool is not None:
+            stats.set("spool_batches", self._spool.batches)
+            stats.set("spool_bytes", self._spool.size_bytes)
+
+    def bad_events(self, letters: Sequence[DeadLetter]) -> None:
+        """Tell of events that were set aside."""
+        if (held_back := self._log_bad.allow()) is not None:
+            log.warning(
+                "events.bad", events=len(letters), reason=letters[0].reason, held_back=held_back
+            )
+
+    def end(self, bytes_in_flight: int) -> None:
+        """Tell the last news."""
+        self._copy(bytes_in_flight)
+        self._stats.set("condition", Condition.STOPPED)
+        self._stats.set("connected_at", 0)

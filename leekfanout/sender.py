@@ -1,0 +1,259 @@
+"""The pool of sender threads: each takes a body, posts it, and does what the answer means.
+
+What an answer means is decided in ``outcome``; here it is carried out: confirmed, retried, cut in two,
+or dead-lettered.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import orjson
+
+from leekfanout import logs
+from leekfanout.batcher import Body, join_documents
+from leekfanout.config import Subscription
+from leekfanout.deadletters import DeadLetter, DeadLetters
+from leekfanout.errors import StoreError
+from leekfanout.outbox import Outbox, Parcel, Signal
+from leekfanout.outcome import (
+    FAILURES_BEFORE_BISECT,
+    REFUSALS_BEFORE_BISECT,
+    Outcome,
+    Verdict,
+    is_ready,
+    judge,
+    retry_delay_s,
+)
+from leekfanout.poster import Poster
+from leekfanout.stats import Stats
+
+log = logs.get("sender")
+
+STORE_RETRY_S: Final = 10.0
+"""After how long a dead letter that could not be kept is tried again."""
+
+
+class Sender(threading.Thread):
+    """One POST at a time, on a connection of its own, until the outbox says stop."""
+
+    def __init__(
+        self,
+        number: int,
+        subscription: Subscription,
+        outbox: Outbox,
+        dead_letters: DeadLetters,
+        stats: Stats,
+    ) -> None:
+        super().__init__(name=f"sender-{number}", daemon=True)
+        self._poster = Poster(subscription)
+        self._outbox = outbox
+        self._dead_letters = dead_letters
+        self._stats = stats
+        # Seeded by the system: agents that were forked together must not retry together.
+        self._random = random.Random()  # noqa: S311
+        self._log_retry = logs.RateLimit(10.0)
+        self._log_refused = logs.RateLimit(10.0)
+
+    def run(self) -> None:
+        while (work := self._outbox.take()) is not Signal.STOP:
+            if isinstance(work, Parcel):
+                self._deliver(work)
+            else:
+                self._probe()
+        self._poster.close()
+
+    def _probe(self) -> None:
+        answer = self._poster.probe()
+        ready = is_ready(answer)
+        if not ready:
+            reason = judge(answer).reason
+            self._stats.problem(f"The API is not ready: {reason}.", _advice(answer.status))
+        log.debug("api.probed", ready=ready, status=answer.status)
+        self._outbox.probed(ready)
+
+    def _deliver(self, parcel: Parcel) -> None:
+        started = time.monotonic()
+        answer = self._poster.post(parcel.body.content)
+        seconds = time.monotonic() - started
+        outcome = judge(answer)
+        self._stats.add("posts")
+        self._stats.observe_post(seconds)
+        try:
+            self._act(parcel, outcome, answer.status)
+        except StoreError as error:
+            # The documents are refused and can't be kept here: they stay where they are for now.
+            self._stats.problem(
+                str(error), "Make room in the state directory, or make it writable."
+            )
+            self._outbox.failed(parcel, STORE_RETRY_S, breaks=False)
+
+    def _act(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
+        match outcome.verdict:
+            case Verdict.CONFIRMED:
+                self._confirmed(parcel)
+            case Verdict.SPLIT:
+                self._halve(parcel, outcome.reason, suspect=False)
+            case Verdict.REFUSED:
+                self._take_out(parcel, outcome)
+            case Verdict.BISECT:
+                self._bisect(parcel, outcome.reason)
+            case Verdict.RETRY | Verdict.PAUSE:
+                self._retry(parcel, outcome, status)
+
+    def _confirmed(self, parcel: Parcel) -> None:
+        stats = self._stats
+        stats.add("posts_confirmed")
+        stats.add("documents_delivered", len(parcel.body))
+        stats.add("bytes_delivered", len(parcel.body.content))
+        stats.set("last_delivery_at", time.time())
+        self._outbox.settled(parcel, confirmed=True)
+
+    def _retry(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
+        self._stats.add("posts_retried")
+        if self._fails_alone(parcel, outcome, status):
+            self._halve(parcel, outcome.reason, suspect=True)
+            return
+        self._stats.problem(f"A batch could not be posted: {outcome.reason}.", _advice(status))
+        delay_s = max(retry_delay_s(parcel.attempts, self._random), outcome.retry_after_s or 0.0)
+        if (held_back := self._log_retry.allow()) is not None:
+            log.warning(
+                "post.retry",
+                reason=outcome.reason,
+                documents=len(parcel.body),
+                attempt=parcel.attempts,
+                delay_s=delay_s,
+                held_back=held_back,
+            )
+        self._outbox.failed(
+            parcel,
+            delay_s,
+            breaks=True,
+            # An application that is wrong, or a server that names a time, speaks for all batches.
+            at_once=outcome.verdict is Verdict.PAUSE or bool(outcome.retry_after_s),
+            retry_after_s=outcome.retry_after_s,
+        )
+
+    def _fails_alone(self, parcel: Parcel, outcome: Outcome, status: int | None) -> bool:
+        """Whether only this body fails, again and again, while the API confirms others.
+
+        A web application firewall may answer 403 to a document that looks like an attack, and an API
+        may crash on one document: without this, such a document would be retried for ever.
+        """
+        if status is None or self._outbox.confirmed - parcel.confirmed_before < parcel.attempts:
+            return False
+        if parcel.suspect:
+            return True
+        paused = outcome.verdict is Verdict.PAUSE
+        return parcel.attempts > (REFUSALS_BEFORE_BISECT if paused else FAILURES_BEFORE_BISECT)
+
+    def _bisect(self, parcel: Parcel, reason: str) -> None:
+        parcel.refusals += 1
+        if parcel.refusals < REFUSALS_BEFORE_BISECT and not parcel.suspect:
+            self._stats.add("posts_retried")
+            delay_s = retry_delay_s(parcel.refusals, self._random)
+            self._outbox.failed(parcel, delay_s, breaks=False)
+        else:
+            self._halve(parcel, reason, suspect=True)
+
+    def _halve(self, parcel: Parcel, reason: str, *, suspect: bool) -> None:
+        """Cut the body in two; a single document is refused for good."""
+        body = parcel.body
+        if len(body) == 1:
+            self._dead_letter([(body.document(0), reason)], reason)
+            self._outbox.settled(parcel, confirmed=False)
+            return
+        middle = len(body) // 2
+        halves = [cut(body, range(middle)), cut(body, range(middle, len(body)))]
+        self._outbox.replaced(parcel, halves, suspect=suspect)
+
+    def _take_out(self, parcel: Parcel, outcome: Outcome) -> None:
+        """Dead-letter the documents that the API names; all others are indexed (contract, section 1).
+
+        Those that may be taken later are tried again by themselves. Where the API has refused more
+        than it names, nobody knows which, so all that it didn't name are tried again.
+        """
+        body = parcel.body
+        by_id = {document_id(body.document(i)): i for i in range(len(body))}
+        retry: list[int] = []
+        refused: list[tuple[bytes, str]] = []
+        retried_out = parcel.refusals + 1 >= REFUSALS_BEFORE_BISECT
+        for refusal in outcome.refusals:
+            index = by_id.pop(refusal.document_id, None)
+            if index is None:
+                continue
+            if refusal.may_pass and not retried_out:
+                retry.append(index)
+            else:
+                refused.append((body.document(index), refusal.answer))
+        if not retry and not refused:
+            self._bisect(parcel, outcome.reason)  # it names none of ours
+            return
+        if refused:
+            self._dead_letter(refused, outcome.reason)
+        self._stats.add("documents_delivered", len(by_id) if outcome.names_all else 0)
+        if not outcome.names_all:
+            retry += by_id.values()
+        parcel.refusals += 1
+        if retry:
+            self._stats.add("posts_retried")
+            delay_s = retry_delay_s(parcel.refusals, self._random)
+            left = [cut(body, sorted(retry))]
+            self._outbox.replaced(parcel, left, confirmed=outcome.names_all, delay_s=delay_s)
+        else:
+            self._outbox.settled(parcel, confirmed=True)
+
+    def _dead_letter(self, documents: list[tuple[bytes, str]], reason: str) -> None:
+        """Keep refused documents; raises StoreError where they can't be kept."""
+        now = time.time()
+        evicted = self._dead_letters.put(
+            [
+                DeadLetter("document", reason, answer, document, now)
+                for document, answer in documents
+            ]
+        )
+        self._stats.add("documents_refused", len(documents))
+        self._stats.add("dead_letters_evicted", evicted)
+        self._stats.problem(
+            f"The API refused {len(documents)} documents: {reason}.",
+            "See `leekfanout deadletters list`.",
+        )
+        if (held_back := self._log_refused.allow()) is not None:
+            log.warning(
+                "documents.refused",
+                documents=len(documents),
+                reason=reason,
+                answer=documents[0][1],
+                held_back=held_back,
+            )
+
+
+def _advice(status: int | None) -> str:
+    """Say what to do about an answer."""
+    match status:
+        case None:
+            return "Check that the API at `api_url` is up and can be reached from here."
+        case 401:
+            return "Check `app_key`: the API says that it is wrong."
+        case 403:
+            return "Something in front of the API forbids it: check the proxy or firewall there."
+        case 404:
+            return "Check `org_name`, `app_name` and `api_url`: the API knows no such application."
+        case 400:
+            return "Check `org_name`, `app_name`, `app_env` and `app_key`."
+        case 429 | 503:
+            return "The API or its search backend is overloaded; delivery goes on when it recovers."
+        case _:
+            return "See the API's log; delivery goes on when it recovers."
+
+
+def cut(body: Body, indices: Iterable[int]) -> Body:
+    """Return a body of some of ``body``'s documents, byte for byte."""
+    return join_documents([body.document(index) for index in indices])
+
+
+def document_id(document: bytes) -> str:
+    """Return a document's id."""
+    return str(orjson.loads(document)["id"])

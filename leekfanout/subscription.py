@@ -1,0 +1,45 @@
+"""What runs in a subscription's forked process: signals in, a pipeline, and an exit code out."""
+
+import gc
+import signal
+from types import FrameType
+
+from leekfanout import logs
+from leekfanout.config import Settings, Subscription
+from leekfanout.pipeline import Pipeline, Wake
+from leekfanout.sources import Source
+from leekfanout.sources.amqp import AmqpSource
+from leekfanout.sources.redis import RedisSource
+from leekfanout.stats import Stats
+
+log = logs.get("subscription")
+
+
+def run(subscription: Subscription, settings: Settings, stats: Stats, lifeline_fd: int) -> int:
+    """Deliver the subscription's events until SIGTERM or SIGINT; return the process's exit code.
+
+    The first signal drains within ``settings.drain_timeout_s`` seconds, a second one ends at once,
+    and so does the end of file on ``lifeline_fd``, by which the supervisor's death is known: it
+    drains. Runs on the main thread of a process of its own, and starts threads.
+    """
+    wake = Wake()
+    source = make_source(subscription)
+    pipeline = Pipeline(
+        subscription, settings, stats, source=source, wake=wake, lifeline_fd=lifeline_fd
+    )
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pipeline.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    gc.freeze()
+    pipeline.run()
+    return 0
+
+
+def make_source(subscription: Subscription) -> Source:
+    """Return the source that reads the subscription's kind of broker."""
+    if subscription.transport == "redis":
+        return RedisSource(subscription)
+    return AmqpSource(subscription)
