@@ -53,12 +53,13 @@ class ChildProcess:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 [*_die_with_parent(), *command],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=output,
                 env=None if env is None else dict(env),

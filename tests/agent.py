@@ -1,0 +1,278 @@
+"""The agent under test: all of it as ``leekfanout run``, or one subscription's process alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import psutil
+
+from tests.api_double import ApiDouble
+from tests.processes import ChildProcess
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[1]
+START_TIMEOUT_S = 30.0
+
+
+def subscription(broker: str, api: ApiDouble, **keys: Any) -> dict[str, Any]:
+    """Return a subscription as users write it; short windows, so that tests don't wait for them."""
+    return {
+        "broker": broker,
+        "org_name": "mono",
+        "app_name": "shop",
+        "app_env": "prod",
+        "app_key": api.app_key,
+        "api_url": api.url,
+        "batch_max_window_in_seconds": 0.2,
+        **keys,
+    }
+
+
+class _Logged:
+    """What :class:`Agent` and :class:`Alone` have in common: a process that logs JSON lines."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.log = folder / f"{name}.log"
+        self._process: ChildProcess | None = None
+
+    @property
+    def process(self) -> ChildProcess:
+        assert self._process is not None, "The agent has not been started."
+        return self._process
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    def lines(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
+        """Return its log lines, or only those of one event with these fields."""
+        parsed = []
+        for line in self.log.read_bytes().splitlines():
+            try:
+                parsed.append(orjson.loads(line))
+            except orjson.JSONDecodeError:  # a traceback of something that is no part of the agent
+                parsed.append({"event": line.decode("utf-8", "replace")})
+        return [
+            line
+            for line in parsed
+            if (event is None or line["event"] == event) and fields.items() <= line.items()
+        ]
+
+    def wait_for_line(
+        self, event: str, count: int = 1, timeout_s: float = 30.0, **fields: Any
+    ) -> list[dict[str, Any]]:
+        """Wait until it has written so many lines of an event, and return them."""
+        return self._until(
+            lambda: found if len(found := self.lines(event, **fields)) >= count else None,
+            timeout_s,
+            f"{count} log lines {event} {fields or ''}",
+        )
+
+    def state_of(self, name: str = "shop-prod") -> Path:
+        """The folder in which a subscription keeps its state."""
+        return self.state_dir / name
+
+    def _until(self, condition: Any, timeout_s: float, what: str) -> Any:
+        try:
+            return until(condition, timeout_s, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.process.output()}") from None
+
+
+class Agent(_Logged):
+    """``leekfanout run`` with these subscriptions; a context manager that leaves nothing behind."""
+
+    def __init__(
+        self,
+        subscriptions: Sequence[Mapping[str, Any]],
+        folder: Path,
+        *,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(folder, "agent")
+        self._subscriptions = subscriptions
+        self._options = options
+        self._env = env or {}
+        self._children: dict[int, psutil.Process] = {}
+
+    def start(self, wait: bool = True) -> Self:
+        """Start it, and wait until a process runs for each subscription."""
+        seen = len(self.lines("process.started")) if self.log.exists() else 0
+        env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("LEEK")},
+            "LEEK_AGENT_SUBSCRIPTIONS": json.dumps(list(self._subscriptions)),
+            "LEEK_ENABLE_AGENT": "true",
+            "LEEK_ENABLE_API": "false",
+            "LEEK_ENABLE_WEB": "false",
+            "LEEKFANOUT_LOG_FORMAT": "json",
+            "PYTHONPATH": str(ROOT),
+            **self._env,
+        }
+        self._process = ChildProcess(
+            [
+                *(sys.executable, "-m", "leekfanout", "run"),
+                *("--state-dir", str(self.state_dir), *self._options),
+            ],
+            self.log,
+            env,
+        )
+        if wait:
+            self._until(
+                lambda: len(self.lines("process.started")) >= seen + len(self._subscriptions),
+                START_TIMEOUT_S,
+                "the agent to start its processes",
+            )
+            self.children()
+        return self
+
+    def children(self) -> dict[str, int]:
+        """Return the process ids of the subscriptions' processes that live, by name."""
+        started = {line["subscription"]: line["pid"] for line in self.lines("process.started")}
+        living = {}
+        for name, pid in started.items():
+            try:
+                child = self._children.setdefault(pid, psutil.Process(pid))
+                if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                    living[name] = pid
+            except psutil.NoSuchProcess:
+                continue
+        return living
+
+    def wait_for_child(self, name: str = "shop-prod", other_than: int | None = None) -> int:
+        """Wait until a subscription has a (new) process, and return its id."""
+        return self._until(
+            lambda: pid if (pid := self.children().get(name)) not in {None, other_than} else None,
+            START_TIMEOUT_S,
+            f"a process of {name}",
+        )
+
+    def kill_child(self, name: str = "shop-prod") -> int:
+        """Kill a subscription's process with -9 and return the process id that it had."""
+        pid = self.children()[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self, timeout_s: float = 30.0) -> int:
+        """End it with SIGTERM; return its exit code, having made sure that no process is left."""
+        self.children()
+        self.process.signal(signal.SIGTERM)
+        code = self.process.wait(timeout_s)
+        _, left = psutil.wait_procs(self._children.values(), timeout=5)
+        assert not left, f"The agent has left processes behind: {left}"
+        return code
+
+    def kill(self) -> None:
+        """Kill the supervisor with -9; its processes find out by themselves."""
+        self.children()
+        self.process.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End whatever still runs, at once."""
+        if self._process is None:
+            return
+        self.children()
+        self.process.kill()
+        for child in self._children.values():
+            if child.is_running():
+                child.kill()
+        psutil.wait_procs(self._children.values(), timeout=5)
+
+
+class Alone(_Logged):
+    """One subscription's process without a supervisor: the same code, sooner there.
+
+    A context manager. Leaving it kills the process; :meth:`stop` and :meth:`close_lifeline` end it
+    in good order.
+    """
+
+    def __init__(self, subscription: Mapping[str, Any], folder: Path, **settings: Any) -> None:
+        """``settings`` are fields of :class:`leekfanout.config.Settings`."""
+        super().__init__(folder, "alone")
+        self._subscription = subscription
+        self._settings = settings
+        self._lifeline: int | None = None
+
+    def start(self) -> Self:
+        read_end, self._lifeline = os.pipe()
+        arguments = {
+            "subscription": self._subscription,
+            "settings": {**self._settings, "state_dir": str(self.state_dir)},
+            "stats_file": str(self.folder / "stats.json"),
+        }
+        self._process = ChildProcess(
+            [sys.executable, "-m", "tests.alone", json.dumps(arguments)],
+            self.log,
+            {**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=read_end,
+        )
+        os.close(read_end)
+        return self
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Its counters, gauges and texts, at most a moment old; empty before it has any."""
+        path = self.folder / "stats.json"
+        return orjson.loads(path.read_bytes()) if path.exists() else {}
+
+    def wait_for_stat(self, name: str, at_least: float = 1, timeout_s: float = 30.0) -> None:
+        self._until(
+            lambda: self.stats.get(name, 0) >= at_least, timeout_s, f"{name} to reach {at_least}"
+        )
+
+    def stop(self, timeout_s: float = 30.0) -> int:
+        """End it with SIGTERM and return its exit code."""
+        self.process.signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def close_lifeline(self) -> None:
+        """Let it think that the supervisor has died."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+        self.close_lifeline()
+
+
+def run_leekfanout(
+    *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command of leekfanout to its end, with none of its variables inherited."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LEEK")}
+    return subprocess.run(
+        [sys.executable, "-m", "leekfanout", *arguments],
+        env={**inherited, "PYTHONPATH": str(ROOT), **(env or {})},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
