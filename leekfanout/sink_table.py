@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from leekfanout.screen import Cell, columns
+from leekfanout.screen import Cell, columns, printable
 
 TASKS_MAX: Final = 1_000
 """Tasks that are remembered, those that changed last; so memory is bounded."""
@@ -55,14 +55,16 @@ class Task:
     reached_ms: dict[str, float] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def finished(self) -> bool:
+        return self.state in TERMINAL_STATES
+
     def merge(self, document: Mapping[str, Any]) -> None:
         """Take a document of this task; a terminal state gives way to no other kind."""
         self.events += document.get("events_count", 1)
         state = document["state"]
         moment = _number(document.get("timestamp"), 0)
-        if state in TERMINAL_STATES or (
-            self.state not in TERMINAL_STATES and moment >= self.changed_ms
-        ):
+        if state in TERMINAL_STATES or (not self.finished and moment >= self.changed_ms):
             self.state, self.changed_ms = _text(state), moment
         self.name = _text(document.get("name")) or self.name
         self.worker = _text(document.get("worker")) or self.worker
@@ -71,13 +73,14 @@ class Task:
             self.runtime_s = _number(document["runtime"], 0)
         for name, key in STATE_TIMES.items():
             if document.get(key) is not None:
-                self.reached_ms[name] = _number(document[key], 0)
+                moment = _number(document[key], 0)
+                self.reached_ms[name] = min(moment, self.reached_ms.get(name, moment))
         events = document.get("events")
         if isinstance(events, list):
             self.seen.update(e for e in events if isinstance(e, str) and e in STATE_TIMES)
 
     def path(self) -> str:
-        """Return the states in the order of their times: ``QUEUED → STARTED → RETRY (2)``."""
+        """Return the states in the order of their first times: ``QUEUED → STARTED (2) → RETRY``."""
         order = list(STATE_TIMES)
         reached = sorted(self.reached_ms, key=lambda s: (self.reached_ms[s], order.index(s)))
         return " → ".join(
@@ -116,11 +119,13 @@ class Table:
     def __init__(self) -> None:
         self.applications: dict[str, Application] = {}
         self.tasks: OrderedDict[tuple[str, str], Task] = OrderedDict()
+        self.tasks_finished = 0
+        """Tasks that have reached a terminal state."""
 
     def add(
         self, documents: list[dict[str, Any]], headers: Mapping[str, str], now: float
-    ) -> list[Task]:
-        """Take the documents of one POST, and return the tasks that they changed."""
+    ) -> list[tuple[str, Task]]:
+        """Take the documents of one POST, and return the tasks that they changed, by their ids."""
         name = _text(f"{headers['x-leek-app-name']}-{headers['x-leek-app-env']}")
         if name not in self.applications and len(self.applications) >= APPLICATIONS_MAX:
             name = "(others)"
@@ -129,14 +134,16 @@ class Table:
         application.add(len(documents), events, now)
         return [self._merge(name, doc) for doc in documents if doc["kind"] == "task"]
 
-    def _merge(self, application: str, document: Mapping[str, Any]) -> Task:
+    def _merge(self, application: str, document: Mapping[str, Any]) -> tuple[str, Task]:
         key = (application, _text(document["id"]))
         task = self.tasks.setdefault(key, Task(application))
+        had_finished = task.finished
         task.merge(document)
+        self.tasks_finished += task.finished and not had_finished
         self.tasks.move_to_end(key)
         if len(self.tasks) > TASKS_MAX:
             self.tasks.popitem(last=False)
-        return task
+        return key[1], task
 
     def states(self, application: str) -> Counter[str]:
         """Count the remembered tasks of an application by the state they are in."""
@@ -170,15 +177,31 @@ class Table:
 
 def task_cells(task_id: str, task: Task) -> list[Cell]:
     """Return a task's row, under the head of :meth:`Table.task_lines`."""
-    way = f"{task.path()}  {task.exception}" if task.exception else task.path()
     return [
         Cell(task.name),
         Cell(task_id[:8], "dim"),
         Cell(task.state, STATE_STYLES.get(task.state, "")),
-        Cell("" if task.runtime_s is None else f"{task.runtime_s:.3f} s", right=True),
+        Cell(_runtime(task), right=True),
         Cell(task.worker),
-        Cell(way),
+        Cell(_way(task)),
     ]
+
+
+def task_line(task_id: str, task: Task) -> str:
+    """Return a task as a line for where there is no terminal."""
+    start = f"{task.name:<20}  {task_id[:8]:<8}  {task.state:<9}"
+    parts = (start, task.worker, _runtime(task), _way(task))
+    return printable("  ".join(part for part in parts if part))
+
+
+def _runtime(task: Task) -> str:
+    return "" if task.runtime_s is None else f"{task.runtime_s:.3f} s"
+
+
+def _way(task: Task) -> str:
+    """Return what the task went through, and the exception where that is still of interest."""
+    shown = task.exception and STATE_STYLES.get(task.state) != "green"
+    return f"{task.path()}  {task.exception}" if shown else task.path()
 
 
 TEXT_MAX_CHARACTERS: Final = 200

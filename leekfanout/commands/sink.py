@@ -3,22 +3,18 @@
 import argparse
 import os
 import sys
-import threading
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from leekfanout import logs
+from leekfanout.arrivals import Arrivals
 from leekfanout.screen import Screen, has_colour, is_live
 from leekfanout.sink import Sink
-from leekfanout.sink_table import Table
 from leekfanout.stopping import StopSignals
 
 REDRAW_S: Final = 0.5
 PLAIN_INTERVAL_S: Final = 10.0
 """How often lines are printed, if anything arrived, where standard output is no terminal."""
-LINES_AROUND_TASKS: Final = 4
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,36 +66,6 @@ def run(args: argparse.Namespace) -> int:
             _print_plain(arrivals, stop, title)
     print("\n".join(arrivals.summary(colour=has_colour(sys.stdout))))
     return 0
-
-
-class Arrivals:
-    """The sink's table, shared by the sink's threads and the one that shows it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._table = Table()
-        self.posts = 0
-
-    def add(self, documents: list[dict[str, Any]], headers: Mapping[str, str]) -> None:
-        with self._lock:
-            self._table.add(documents, headers, time.monotonic())
-            self.posts += 1
-
-    def summary(self, *, colour: bool) -> list[str]:
-        """Return the applications' lines, or that there are none."""
-        with self._lock:
-            if not self._table.applications:
-                return ["Nothing has arrived."]
-            return self._table.application_lines(time.monotonic(), 200, colour=colour)
-
-    def lines(self, title: str, size: tuple[int, int], *, colour: bool) -> list[str]:
-        """Return what fills a terminal of ``size`` columns and rows."""
-        width, height = size
-        with self._lock:
-            applications = self._table.application_lines(time.monotonic(), width, colour=colour)
-            room = max(0, height - len(applications) - LINES_AROUND_TASKS)
-            tasks = self._table.task_lines(width, room, colour=colour)
-        return [title, "", *applications, "", *tasks]
 
 
 def _show_live(arrivals: Arrivals, stop: StopSignals, title: str) -> None:
