@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from leekfanout import logs
+from leekfanout.errors import StoreError
 from leekfanout.sqlite_store import SqliteStore, has_room, used_bytes
 
 log = logs.get("deadletters")
@@ -91,8 +92,8 @@ class DeadLetters:
 
     Any thread may use it, and other processes may use the same file at the same time. The file is
     opened when it is first needed; ``owner`` is as for
-    :class:`~leekfanout.sqlite_store.SqliteStore`. All methods raise StoreError where the disk
-    doesn't do as it should.
+    :class:`~leekfanout.sqlite_store.SqliteStore`. What reads or writes letters raises StoreError
+    where the disk doesn't do as it should.
 
     What is kept outlives a power cut too, since nobody else has it any more: the broker forgets a
     message as soon as its events are here.
@@ -104,8 +105,9 @@ class DeadLetters:
         self.subscription = subscription
         self._max_bytes = max_bytes
         self._complaint = logs.RateLimit(60.0)
-        self._counted: tuple[int, int] | None = None
-        """The file's version (as other processes change it) and how many letters it had then."""
+        self._counted: tuple[int, int, int] | None = None
+        """The file's version (as other processes change it), and its letters and bytes then."""
+        self._last_counted = (0, 0)
         self._store = SqliteStore(
             path, _SCHEMA, synchronous="FULL", owner=owner, on_open=self._forget_count
         )
@@ -121,22 +123,15 @@ class DeadLetters:
             return self._store.write(lambda db: sum(self._insert(db, letter) for letter in letters))
 
     def count(self) -> int:
-        """How many letters there are; cheap enough to ask every second."""
+        """How many letters there are, as of the last time that the file could be read.
 
-        def count(db: sqlite3.Connection) -> tuple[int, int]:
-            (version,) = db.execute("PRAGMA data_version").fetchone()
-            if self._counted is not None and self._counted[0] == version:
-                return self._counted
-            (letters,) = db.execute("SELECT count(*) FROM letters").fetchone()
-            return version, letters
-
-        with self._store.lock:
-            self._counted = self._store.read(count)
-            return self._counted[1]
+        Cheap enough, like :meth:`size_bytes`, to ask every second.
+        """
+        return self._count()[0]
 
     def size_bytes(self) -> int:
         """What the letters take on disk; the write-ahead log takes some megabytes more."""
-        return self._store.read(used_bytes)
+        return self._count()[1]
 
     def select(
         self, only: LetterFilter = EVERYTHING, *, after: int = 0, limit: int = PAGE_ROWS
@@ -231,6 +226,25 @@ class DeadLetters:
         with self._store.lock:
             self._counted = None
             return self._store.write(delete)
+
+    def _count(self) -> tuple[int, int]:
+        """Return the letters and their bytes; count again only if somebody has changed them."""
+
+        def count(db: sqlite3.Connection) -> tuple[int, int, int]:
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if self._counted is not None and self._counted[0] == version:
+                return self._counted
+            (letters,) = db.execute("SELECT count(*) FROM letters").fetchone()
+            return version, letters, used_bytes(db) if letters else 0
+
+        with self._store.lock:
+            try:
+                self._counted = self._store.read(count)
+            except StoreError as error:
+                log.debug("deadletters.not_counted", error=error)
+            else:
+                self._last_counted = self._counted[1:]
+            return self._last_counted
 
     def _forget_count(self, _: sqlite3.Connection) -> None:
         # A version is comparable only with others of the same connection.

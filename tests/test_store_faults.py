@@ -138,13 +138,13 @@ def test_a_reader_leaves_a_damaged_file_to_its_owner(path: Path) -> None:
     owner.close()
     _garbage(path)
     with pytest.raises(StoreError, match="damaged"):
-        DeadLetters(path, "shop-prod", MB, owner=False).count()
+        DeadLetters(path, "shop-prod", MB, owner=False).select()
     assert set_aside(path) == []
 
 
 def test_a_reader_makes_no_file(path: Path) -> None:
     with pytest.raises(StoreError, match="doesn't exist"):
-        DeadLetters(path, "shop-prod", MB, owner=False).count()
+        DeadLetters(path, "shop-prod", MB, owner=False).select()
     assert not path.parent.exists()
 
 
@@ -193,9 +193,10 @@ def test_a_path_that_is_no_directory_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     spool = Spool(tmp_path / "state" / "spool.sqlite3", MB)
     letters = DeadLetters(tmp_path / "state" / "deadletters.sqlite3", "shop-prod", MB)
-    for use in (lambda: letters.put([LETTER]), lambda: spool.append(b"x", 1), letters.count):
+    for use in (lambda: letters.put([LETTER]), lambda: spool.append(b"x", 1), letters.select):
         with pytest.raises(StoreError, match=r"state.*folder"):
             use()
+    assert (letters.count(), letters.size_bytes()) == (0, 0)
     spool.remove([1])
     assert (spool.batches, spool.size_bytes) == (0, 0)
 
