@@ -72,6 +72,11 @@ class Batch:
     def __post_init__(self) -> None:
         self.size_bytes = self._message_bytes() + self._body_bytes()
 
+    @property
+    def message_count(self) -> int:
+        """Messages that it covers, a message that it shares with the next one left out."""
+        return self.last_tag - self.first_tag + 1 - self.continues
+
     def _message_bytes(self) -> int:
         return sum(map(len, self.messages))
 

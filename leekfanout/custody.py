@@ -33,7 +33,10 @@ class Custody(Protocol):
 
     @property
     def bytes_in_flight(self) -> int:
-        """Bytes in memory that aren't delivered."""
+        """Bytes in memory that aren't delivered, those of the open batch left out."""
+
+    def messages_in_flight(self, last_tag: int) -> int:
+        """Messages in hand that aren't delivered, ``last_tag`` being the last one so far."""
 
     def take(self, batch: Batch) -> None:
         """Take a closed batch, and see to its delivery."""
@@ -76,6 +79,9 @@ class BrokerCustody:
     @property
     def bytes_in_flight(self) -> int:
         return self.ledger.bytes_held
+
+    def messages_in_flight(self, last_tag: int) -> int:
+        return self.ledger.outstanding(last_tag) if self.connected else 0
 
     def take(self, batch: Batch) -> None:
         self.ledger.opened(batch)
@@ -164,14 +170,22 @@ class DiskCustody:
         self._load_due = float("-inf")
         self._entries: dict[Batch, SpoolEntry] = {}
         """Batches in memory that came from the spool."""
+        self._messages_held = 0
+        self._last_taken_tag = 0
         self._complaint = logs.RateLimit(60.0)
 
     @property
     def bytes_in_flight(self) -> int:
         return self._outbox.bytes_held
 
+    def messages_in_flight(self, last_tag: int) -> int:
+        # Tags begin again with each connection, while what came over an earlier one is still here.
+        return self._messages_held + max(0, last_tag - self._last_taken_tag)
+
     def take(self, batch: Batch) -> None:
+        self._last_taken_tag = batch.last_tag
         if self._all_loaded and self._outbox.bytes_held < self._memory_max_bytes:
+            self._messages_held += batch.message_count
             self._outbox.put(batch)
         else:
             self._keep_on_disk(batch)
@@ -200,6 +214,8 @@ class DiskCustody:
             self._stats.add("events_delivered", batch.events)
             if entry := self._entries.pop(batch, None):
                 removed.append(entry.id)
+            else:
+                self._messages_held -= batch.message_count
         if removed:
             self._spool.remove(removed)
 

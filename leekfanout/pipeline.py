@@ -202,7 +202,7 @@ class Pipeline:
         due = min(due, self._custody.turn(now), self._unkept_due, self._drain_due)
         if self._phase is Phase.DRAINING:
             self._end_if_drained(now)
-        due = min(due, self._report.turn(now, self._condition(), self._in_flight()))
+        due = min(due, self._report.turn(now, self._condition(), *self._in_flight()))
         if self._phase is Phase.ENDED or more:
             return now
         # A due window that waits for an idle sender is no reason to turn: the sender wakes us.
@@ -459,19 +459,23 @@ class Pipeline:
                 log.warning("drain.acks_unsure", reason=error)
         self._custody.leave()
         self._dead_letters.close()
-        self._report.end(self._in_flight())
+        self._report.end(*self._in_flight())
         log.info("drain.ended", batches_left=left)
 
     # What is told
 
-    def _in_flight(self) -> int:
-        return self._custody.bytes_in_flight + self._batcher.raw_bytes
+    def _in_flight(self) -> tuple[int, int]:
+        """Return the messages, and the bytes, that are in hand."""
+        return (
+            self._custody.messages_in_flight(self._batcher.last_tag),
+            self._custody.bytes_in_flight + self._batcher.raw_bytes,
+        )
 
     def _condition(self) -> Condition:
         if self._phase is not Phase.RUNNING:
             return Condition.DRAINING
         if self._link.state in {LinkState.DOWN, LinkState.CONNECTING}:
             return Condition.REFUSED if self._report.refused else Condition.CONNECTING
-        if self._outbox.breaker_state is not BreakerState.CLOSED:
+        if self._outbox.breaker_state is BreakerState.OPEN:
             return Condition.WAITING_FOR_API
         return Condition.DELIVERING

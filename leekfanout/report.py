@@ -44,16 +44,16 @@ class Report:
         self._messages = self._events = self._task_events = self._ignored = 0
         self._log_bad = logs.RateLimit(10.0)
 
-    def turn(self, now: float, condition: Condition, bytes_in_flight: int) -> float:
+    def turn(self, now: float, condition: Condition, messages_in_flight: int, bytes_in_flight: int) -> float:
         """Tell what is new, at most once a second; return when there may be more to tell."""
         self._stats.set("condition", condition)
         if now < self._due:
             return self._due if self._batcher.messages_taken != self._messages else math.inf
         self._due = now + EVERY_S
-        self._copy(bytes_in_flight)
+        self._copy(messages_in_flight, bytes_in_flight)
         return math.inf
 
-    def _copy(self, bytes_in_flight: int) -> None:
+    def _copy(self, messages_in_flight: int, bytes_in_flight: int) -> None:
         stats, outbox, tally = self._stats, self._outbox, self._batcher.tally
         if self._batcher.messages_taken != self._messages:
             stats.add("messages_received", self._batcher.messages_taken - self._messages)
@@ -68,10 +68,11 @@ class Report:
             stats.add("task_events_received", tally.task_events - self._task_events)
             stats.set("last_task_event_at", time.time())
             self._task_events = tally.task_events
+        stats.set("messages_in_flight", messages_in_flight)
         stats.set("bytes_in_flight", bytes_in_flight)
         stats.set("batches_queued", outbox.batches_held)
         stats.set("posts_under_way", outbox.posts_under_way)
-        stats.set("breaker_open", outbox.breaker_state is not BreakerState.CLOSED)
+        stats.set("breaker_open", outbox.breaker_state is BreakerState.OPEN)
         stats.set("dead_letters", self._dead_letters.count())
         stats.set("dead_letters_bytes", self._dead_letters.size_bytes())
         if self._spool is not None:
@@ -85,8 +86,8 @@ class Report:
                 "events.bad", events=len(letters), reason=letters[0].reason, held_back=held_back
             )
 
-    def end(self, bytes_in_flight: int) -> None:
+    def end(self, messages_in_flight: int, bytes_in_flight: int) -> None:
         """Tell the last news."""
-        self._copy(bytes_in_flight)
+        self._copy(messages_in_flight, bytes_in_flight)
         self._stats.set("condition", Condition.STOPPED)
         self._stats.set("connected_at", 0)

@@ -27,6 +27,8 @@ from kombu.transport import pyamqp
 from leekfanout.sources import Ack, Inbox
 
 RECEIVE_BYTES: Final = 256 * 1024
+PUMP_MAX_READS: Final = 4
+"""Reads in one go, so that large messages don't run far beyond the bound on bytes in flight."""
 ANSWER_TIMEOUT_S: Final = 10.0
 """How long the broker may take to answer a request, or to take what is written to it."""
 
@@ -287,6 +289,7 @@ def pump(
     complete = deliveries.complete
     unpack_deliver, unpack_header = _DELIVER_FRAME.unpack_from, _HEADER_FRAME.unpack_from
     unpack_frame = _FRAME.unpack_from
+    reads_left = PUMP_MAX_READS
     while limit > 0:
         if complete:
             message(*complete.popleft())
@@ -338,8 +341,12 @@ def pump(
         frame = transport.next_frame()
         if frame is not None:
             on_frame(frame)
+        elif not reads_left:
+            break
         elif not transport.fill():
             return False
+        else:
+            reads_left -= 1
     return True
 
 
