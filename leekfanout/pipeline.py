@@ -319,7 +319,7 @@ class Pipeline:
             link.connect()
         if link.state is LinkState.CONNECTING:
             if not self._finish_connecting(now):
-                return math.inf
+                return link.due if link.state is LinkState.DOWN else math.inf
             self._tick_due = now
         if link.state in {LinkState.UP, LinkState.HANDED_BACK}:
             if now >= self._tick_due:
