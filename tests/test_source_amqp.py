@@ -2,7 +2,7 @@
 
 import select
 import time
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import amqp
 import pytest
@@ -37,7 +37,7 @@ class Publisher:
             f"{parts.hostname}:{parts.port}",
             parts.username,
             parts.password,
-            virtual_host=parts.path[1:],
+            virtual_host=unquote(parts.path[1:]),
         )
         self._connection.connect()
         self.channel = self._connection.channel()
