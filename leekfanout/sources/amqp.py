@@ -65,7 +65,8 @@ class AmqpSource:
         self._deliveries.discard = False
         with self._plain_words():
             self._kombu = self._new_connection(url)
-            self._connection = self._kombu.connect()
+            # Not connect(): that would wait for two seconds and try again before it fails.
+            self._connection = self._kombu.transport.establish_connection()
             self._heartbeat_sent_at = time.monotonic()
             self._open_channel()
 
