@@ -77,13 +77,25 @@ class _Logged:
             f"{count} log lines {event} {fields or ''}",
         )
 
+    def wait_until_connected(self, times: int = 1, timeout_s: float = 30.0, **fields: Any) -> None:
+        """Wait until it consumes, or has reconnected so often, in all its processes together."""
+        self.wait_for_line("broker.connected", times, timeout_s, **fields)
+
     def state_of(self, name: str = "shop-prod") -> Path:
         """The folder in which a subscription keeps its state."""
         return self.state_dir / name
 
     def _until(self, condition: Any, timeout_s: float, what: str) -> Any:
+        """Wait as :func:`until` does, but no longer than the process lives."""
+
+        def attempt() -> Any:
+            ended = self.process.returncode is not None
+            value = condition()
+            assert value or not ended, f"The agent has ended; this waited for {what}."
+            return value
+
         try:
-            return until(condition, timeout_s, what)
+            return until(attempt, timeout_s, what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.process.output()}") from None
 
