@@ -1,0 +1,30 @@
+"""What went wrong with a connection, as a sentence for the person on call."""
+
+import socket
+import ssl
+
+from leekfanout.errors import SourceError, SourceRefusedError
+
+
+def network_error(error: OSError, address: str) -> SourceError:
+    """Return the system's or TLS' error in plain words; ``address`` is shown, so without secrets.
+
+    Refused is what only a person can change: a certificate, or a file of certificates.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return SourceRefusedError(
+            f"The certificate of {address} can't be verified: {error.verify_message}."
+        )
+    if isinstance(error, ssl.SSLError):
+        return SourceError(f"TLS with {address} failed: {error.reason or error}.")
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return SourceRefusedError(
+            f"A file of certificates for {address} can't be read: {error.strerror}."
+        )
+    if isinstance(error, socket.gaierror):
+        return SourceError(f"The host name in {address} can't be resolved: {error.strerror}.")
+    if isinstance(error, TimeoutError):
+        return SourceError(f"{address} did not answer in time.")
+    if isinstance(error, ConnectionRefusedError):
+        return SourceError(f"{address} refuses connections: is the broker running?")
+    return SourceError(f"The connection to {address} was lost: {error.strerror or error}.")

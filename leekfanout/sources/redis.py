@@ -1,0 +1,301 @@
+"""The Redis source: PUB/SUB, which keeps nothing and knows no acks.
+
+redis-py connects and logs in; messages are then read from its socket directly, which costs a third
+less than through its ``PubSub``. Nothing is declared or bound: kombu's PUBLISH needs no binding, and
+what kombu would keep for one is never read (see ``redis_orphans``).
+"""
+
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import hiredis
+import redis
+
+from leekfanout.addresses import parse_address
+from leekfanout.config import Subscription
+from leekfanout.errors import BadEventError, SourceError
+from leekfanout.redaction import redact_url
+from leekfanout.sources import Ack, Inbox
+from leekfanout.sources.redis_channels import Channels, channels, open_envelope
+from leekfanout.sources.redis_connection import in_plain_words, open_connection
+from leekfanout.sources.redis_sentinel import MasterWatch, find_master
+
+BUFFER_BYTES: Final = 32_768
+"""hiredis moves what is left in its buffer with each reply, so a larger one costs more CPU."""
+
+PING_EVERY_S: Final = 7.0
+"""Two unanswered PINGs mean that nobody is there: noticed within three times this long."""
+PINGS_UNANSWERED_MAX: Final = 2
+PING: Final = b"*1\r\n$4\r\nPING\r\n"
+
+OVERRUN_BYTES: Final = 262_144
+"""With more than this unread when it ends, a connection was most likely ended for that reason."""
+
+DUPLICATES_REMEMBERED: Final = 1_000
+"""As many as kombu remembers where workers publish to two channels (``sentinel_fanout_compat``)."""
+
+_NOT_ENOUGH: Final = object()
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class RedisSource:
+    """One connection in subscriber mode; used by one thread at a time.
+
+    Failover addresses are tried in turn, beginning with the one that worked last; behind Sentinel
+    the addresses are the sentinels', who are asked for the master each time.
+    """
+
+    acks = False
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._addresses = tuple(parse_address(url) for url in subscription.broker)
+        self._position = 0
+        self._sentinel = self._addresses[0].scheme == "sentinel"
+        self.address = self._shown_address()
+        options = subscription.transport_options
+        # kombu's 0 switches its checks off. We have no other way to notice a half-open connection.
+        self._ping_every_s = min(options.get("health_check_interval") or PING_EVERY_S, PING_EVERY_S)
+        self._connection: Any = None
+        self._socket: Any = None
+        self._reader = _new_reader()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._channels: Channels | None = None
+        self._watch: MasterWatch | None = None
+        self._kind = b"pmessage"
+        self._seen: OrderedDict[str, None] | None = None
+        self._tag = 0
+        self._ping_due = 0.0
+        self._pings_unanswered = 0
+        self._heard = False
+        self._bytes_since_caught_up = 0
+
+    def connect(self) -> None:
+        """Connect to the next address, and subscribe (see :class:`Source`)."""
+        self.close()
+        try:
+            self._connect()
+        except (OSError, redis.RedisError, hiredis.HiredisError, SourceError) as error:
+            self.close()
+            shown = self.address
+            self._position = (self._position + 1) % len(self._addresses)
+            wanted = (
+                f"subscribe to {' '.join(self._channels.names)}" if self._channels else "log in"
+            )
+            raise in_plain_words(error, shown, self._subscription, wanted) from None
+
+    def _connect(self) -> None:
+        address = self._addresses[0 if self._sentinel else self._position]
+        self.address = self._shown_address()
+        self._channels = None
+        if self._sentinel:
+            address = find_master(self._subscription, self._addresses)
+            self.address += f", master {address.place}"
+        self._connection = open_connection(self._subscription, address)
+        if self._sentinel:
+            self._check_role()
+            self._watch = MasterWatch(self._subscription, self._addresses, address)
+        self._name_connection()
+        self._channels = channels(self._subscription, int(address.path))
+        self._seen = OrderedDict() if len(self._channels.names) > 1 else None
+        self._subscribe(self._channels)
+
+    def _shown_address(self) -> str:
+        broker = self._subscription.broker
+        return redact_url(";".join(broker) if self._sentinel else broker[self._position])
+
+    def _check_role(self) -> None:
+        """Make sure that it is the master, as Redis asks of clients ("Sentinel clients", step 3)."""
+        try:
+            role = self._ask("ROLE")[0]
+        except redis.ResponseError:  # the user may not: then Sentinel's word must do
+            return
+        if role != b"master":
+            raise SourceError(
+                f"{self.address} is no longer the master; Sentinel hasn't named a new one yet."
+            )
+
+    def _name_connection(self) -> None:
+        """Name the connection for whoever reads CLIENT LIST; one may live without."""
+        default = f"leekfanout-{self._subscription.name}"
+        with suppress(redis.ResponseError):
+            self._ask(
+                *("CLIENT", "SETNAME"),
+                self._subscription.transport_options.get("client_name", default),
+            )
+
+    def _ask(self, *command: str) -> Any:
+        self._connection.send_command(*command)
+        return self._connection.read_response()
+
+    def _subscribe(self, wanted: Channels) -> None:
+        """Subscribe, and wait for the confirmations; from here on we read the socket ourselves.
+
+        Until now each reply was the answer to a command, so redis-py holds nothing back.
+        """
+        self._connection.send_command(wanted.command, *wanted.names)
+        self._socket = self._connection._sock
+        self._reader = _new_reader()
+        for _ in wanted.names:
+            # One command's replies come together, before any message.
+            while (reply := self._reader.gets()) is _NOT_ENOUGH:
+                self._fill()
+            if isinstance(reply, Exception):
+                raise reply
+        self._socket.setblocking(False)
+        self._kind = b"pmessage" if wanted.command == "PSUBSCRIBE" else b"message"
+        self._tag = 0
+        self._ping_due = 0.0
+        self._pings_unanswered = 0
+        self._heard = True
+        self._bytes_since_caught_up = 0
+
+    def fileno(self) -> int:
+        """The connection's socket."""
+        return int(self._socket.fileno())
+
+    def receive(self, inbox: Inbox, limit: int) -> bool:
+        """Give ``inbox`` what has arrived (see :class:`Source`)."""
+        gets = self._reader.gets
+        message, kind = inbox.message, self._kind
+        tag, last = self._tag, self._tag + limit
+        try:
+            while tag < last:
+                reply = gets()
+                if reply is _NOT_ENOUGH:
+                    if not self._fill():
+                        return False
+                    continue
+                # ["pmessage", pattern, channel, payload] or ["message", channel, payload]
+                if type(reply) is not list or reply[0] != kind:
+                    self._not_a_message(reply)
+                    continue
+                payload = reply[-1]
+                try:
+                    body, content_type, message_id = open_envelope(payload)
+                except BadEventError as error:
+                    tag += 1
+                    inbox.unusable(tag, payload, str(error))
+                    continue
+                if self._seen is not None and self._is_duplicate(message_id):
+                    continue
+                tag += 1
+                message(tag, body, content_type)
+        except hiredis.HiredisError as error:
+            raise in_plain_words(error, self.address, self._subscription) from None
+        finally:
+            self._tag = tag
+        return True
+
+    def _not_a_message(self, reply: Any) -> None:
+        """Heed a PONG, a confirmation or an error: that it came at all is what matters of most."""
+        if isinstance(reply, hiredis.ReplyError):
+            raise in_plain_words(reply, self.address, self._subscription)
+
+    def _is_duplicate(self, message_id: str | None) -> bool:
+        """Whether the message came on the other channel already; one without an id never did."""
+        seen = self._seen
+        if seen is None or not isinstance(message_id, str):
+            return False
+        if message_id in seen:
+            return True
+        seen[message_id] = None
+        if len(seen) > DUPLICATES_REMEMBERED:
+            seen.popitem(last=False)
+        return False
+
+    def _fill(self) -> bool:
+        """Read once into the reader; False: there is nothing to read at the moment."""
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except _WOULD_BLOCK:
+            self._bytes_since_caught_up = 0
+            return False
+        except OSError as error:
+            raise self._ended(error) from None
+        if size == 0:
+            raise self._ended(None)
+        self._heard = True
+        self._bytes_since_caught_up += size
+        self._reader.feed(self._buffer, 0, size)
+        return True
+
+    def _ended(self, error: OSError | None) -> SourceError:
+        if self._bytes_since_caught_up > OVERRUN_BYTES:
+            return SourceError(
+                f"{self.address} ended the connection while much was still unread: most likely it was "
+                "read too slowly, and Redis cut it off (client-output-buffer-limit pubsub)."
+            )
+        if error is not None:
+            return in_plain_words(error, self.address, self._subscription)
+        return SourceError(f"{self.address} closed the connection.")
+
+    def ack(self, acks: Sequence[Ack]) -> None:
+        """Do nothing: PUB/SUB knows no acks."""
+
+    def barrier(self, reached: Callable[[], None]) -> None:
+        """Do nothing: without acks nobody waits for them."""
+
+    def tick(self, now: float) -> float:
+        """Send a PING when one is due; raise SourceError when two in a row are unanswered.
+
+        Anything that arrives counts as an answer, since a PONG comes after all that was sent before.
+        """
+        if now < self._ping_due:
+            return self._ping_due
+        if self._watch is not None:
+            self._watch.tick(now)
+        # What we leave unread is no sign of death: so look before saying so.
+        if self._heard or (self._pings_unanswered and self._fill()):
+            self._pings_unanswered = 0
+        if self._pings_unanswered >= PINGS_UNANSWERED_MAX:
+            raise SourceError(
+                f"{self.address} has answered nothing for "
+                f"{PINGS_UNANSWERED_MAX * self._ping_every_s:g} seconds; "
+                "the connection is taken for dead."
+            )
+        self._heard = False
+        self._pings_unanswered += 1
+        self._ping()
+        self._ping_due = now + self._ping_every_s
+        return self._ping_due
+
+    def _ping(self) -> None:
+        try:
+            sent = self._socket.send(PING)
+        except _WOULD_BLOCK:
+            return  # nothing was taken for so long that the buffer is full: an unanswered PING
+        except OSError as error:
+            raise self._ended(error) from None
+        if sent < len(PING):
+            raise SourceError(f"{self.address} takes nothing more; the connection is given up.")
+
+    def stop_consuming(self) -> None:
+        """Unsubscribe without waiting; what is under way still arrives."""
+        verb = b"PUNSUBSCRIBE" if self._kind == b"pmessage" else b"UNSUBSCRIBE"
+        with suppress(OSError):
+            self._socket.send(b"*1\r\n$%d\r\n%s\r\n" % (len(verb), verb))
+
+    def hand_back(self) -> None:
+        """Do nothing: PUB/SUB keeps nothing, so nothing can be returned to it."""
+
+    def resume(self) -> None:
+        """Do nothing: nothing was handed back."""
+
+    def depth(self) -> int | None:
+        """Return None: nothing waits at the broker."""
+        return None
+
+    def close(self, wait_s: float = 0.0) -> None:
+        """Close the connection (see :class:`Source`); there is no goodbye to wait for."""
+        connection, self._connection, self._socket, self._watch = self._connection, None, None, None
+        if connection is not None:
+            with suppress(OSError, redis.RedisError):
+                connection.disconnect()
+
+
+def _new_reader() -> Any:  # its annotations don't know that feed() takes any buffer
+    return hiredis.Reader(notEnoughData=_NOT_ENOUGH)
