@@ -4,14 +4,13 @@ Each step is a transaction on watched keys: if anybody else changes them between
 deletion, nothing is deleted and the step begins again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import redis
 
 from leekfanout.redis_orphans import (
-    QUEUES_PER_STEP,
     BoundQueue,
     Client,
     Keys,
@@ -28,6 +27,8 @@ T = TypeVar("T")
 STEP_MAX_ITEMS: Final = 500
 STEP_TARGET_BYTES: Final = 500_000
 """How much of a list is read and cut off at a time: a millisecond or so of the server's time."""
+STEP_QUEUES: Final = 10
+"""Queues that are unbound at a time. Redis 7 looks at all keys a client watches for each new one."""
 STEP_ATTEMPTS: Final = 100
 """How often a step begins again because somebody else has changed a key in between."""
 
@@ -47,11 +48,16 @@ class _KeptError(Exception):
     """A queue turns out to be something that must not be deleted; the message is the reason."""
 
 
-def delete(client: Client, keys: Keys, orphans: Orphans) -> Deleted:
+def delete(
+    client: Client,
+    keys: Keys,
+    orphans: Orphans,
+    on_step: Callable[[Deleted], None] = lambda _: None,
+) -> Deleted:
     """Delete what :func:`~leekfanout.redis_orphans.find` has found, as far as it still is orphaned.
 
     A queue's binding goes after its lists, so that a deletion that is broken off can be repeated.
-    Raises redis.RedisError.
+    ``on_step`` is told from time to time how far it is. Raises redis.RedisError.
     """
     deleted = Deleted()
     # First, since workers put what is here onto the lists once it is old enough.
@@ -65,13 +71,15 @@ def delete(client: Client, keys: Keys, orphans: Orphans) -> Deleted:
             continue
         try:
             for each in queue.lists:
-                _delete_list(client, each, keys.exchange, deleted)
+                for _ in _delete_list(client, each, keys.exchange, deleted):
+                    on_step(deleted)
         except _KeptError as reason:
             deleted.kept[queue.name] = str(reason)
         else:
             emptied.append(queue)
-    for queues in chunks(emptied, QUEUES_PER_STEP):
+    for queues in chunks(emptied, STEP_QUEUES):
         _delete_bindings(client, keys, queues, deleted)
+        on_step(deleted)
     return deleted
 
 
@@ -85,8 +93,8 @@ def _delete_unacked(client: Client, keys: Keys, tags: Sequence[bytes]) -> int:
         return int(pipe.execute()[0])
 
 
-def _delete_list(client: Client, found: List, exchange: str, deleted: Deleted) -> None:
-    """Cut a list down from its end until nothing is left; _KeptError if it is no orphan."""
+def _delete_list(client: Client, found: List, exchange: str, deleted: Deleted) -> Iterator[None]:
+    """Cut a list down, step by step, from its end; _KeptError if it is no orphan."""
     expected = found.items
     items_per_byte = found.items / max(1, found.size_bytes)
     step_items = max(1, min(STEP_MAX_ITEMS, int(STEP_TARGET_BYTES * items_per_byte)))
@@ -108,6 +116,7 @@ def _delete_list(client: Client, found: List, exchange: str, deleted: Deleted) -
     while expected:
         gone, expected = _transact(client, [found.key], cut)
         deleted.items += gone
+        yield
 
 
 def _delete_bindings(
