@@ -1,0 +1,121 @@
+"""JSON in and out, where it isn't quite JSON: NaN, lone surrogates, integers beyond 64 bits.
+
+Python's own encoder, which Celery uses, writes such things. orjson, ten times as fast, refuses them; so
+it goes first, and the slow way is for what it refuses.
+"""
+
+import gc
+import json
+import math
+import re
+from typing import Any, Final
+
+import orjson
+
+LARGE: Final = 50_000
+"""Characters or bytes from where on the collector is kept from looking at a text's lists and dicts
+while they are made: that took more than half of the time, and they can't be garbage."""
+
+MAX_CONTAINERS: Final = 50_000
+"""How many lists and objects are made of a text within an event: to make these takes 5 ms."""
+
+# Shorter ones fit 64 bits.
+_LONG_INTEGER = re.compile(r"\d{19}")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class UnfitNumber(float):
+    """A number that JSON doesn't have (NaN, infinity), or that no float holds.
+
+    Its type tells it from a float, so that whoever checks types needn't look at values.
+    """
+
+    __slots__ = ()
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse strict JSON; orjson.JSONDecodeError (a ValueError) if it is something else.
+
+    Integers beyond 64 bits become floats. Nesting above 1,024 is refused.
+    """
+    if len(text) < LARGE or not gc.isenabled():
+        return orjson.loads(text)
+    gc.disable()
+    try:
+        return orjson.loads(text)
+    finally:
+        gc.enable()
+
+
+def loads_exactly(text: str) -> Any:
+    """Parse as Python's decoder does, NaN and integers of any size; ValueError or RecursionError.
+
+    A large text is parsed as by :func:`loads`, since Python's decoder takes too long for it, and not at
+    all if it may have more than :data:`MAX_CONTAINERS`.
+    """
+    if len(text) < LARGE:
+        if _LONG_INTEGER.search(text):
+            return json.loads(text)
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return json.loads(text)
+    if text.count("[") + text.count("{") > MAX_CONTAINERS:
+        raise ValueError
+    return loads(text)
+
+
+def loads_leniently(text: str) -> Any:
+    """Parse what Python's encoder may have written; ValueError or RecursionError if it is none of it.
+
+    As :func:`loads`, but lone surrogates stay in the strings, and numbers that JSON doesn't have
+    become :class:`UnfitNumber`.
+    """
+    return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=UnfitNumber)
+
+
+def _integer(digits: str) -> int | float:
+    if len(digits) <= 20:
+        number = int(digits)
+        if fits_64_bits(number):
+            return number
+    return _float(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else UnfitNumber(number)
+
+
+def dumps(value: Any) -> bytes:
+    """Write compact JSON that a strict parser reads back equal.
+
+    Lone surrogates, which UTF-8 can't hold, become U+FFFD, as bytes do that aren't UTF-8. Integers
+    beyond 64 bits are written in full. All keys must be strings, all floats finite.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(_representable(value))
+
+
+def replace_surrogates(text: str) -> str:
+    """Return ``text`` with U+FFFD in the place of each lone surrogate."""
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def fits_64_bits(number: int) -> bool:
+    """Whether orjson reads and writes it as an integer; it knows signed and unsigned ones."""
+    return -(2**63) <= number < 2**64
+
+
+def _representable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {replace_surrogates(key): _representable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_representable(item) for item in value]
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, int) and not fits_64_bits(value):
+        return orjson.Fragment(str(value))
+    return value
