@@ -149,6 +149,13 @@ class DeadLetters:
             ]
         )
 
+    def newest_id(self) -> int:
+        """Return the id of the letter that came last, or 0."""
+        newest: int = self._store.read(
+            lambda db: db.execute("SELECT coalesce(max(id), 0) FROM letters").fetchone()[0]
+        )
+        return newest
+
     def get(self, letter_id: int) -> DeadLetter | None:
         """Return a letter with its payload, or None if there is none of that id."""
         row = self._store.read(
@@ -168,9 +175,7 @@ class DeadLetters:
 
     def purge(self, only: LetterFilter = EVERYTHING) -> int:
         """Remove the letters that ``only`` fits, none that come in meanwhile; return how many."""
-        newest = self._store.read(
-            lambda db: db.execute("SELECT coalesce(max(id), 0) FROM letters").fetchone()[0]
-        )
+        newest = self.newest_id()
         purged = last = 0
         while page := [
             letter.id for letter in self.select(only, after=last) if letter.id <= newest
