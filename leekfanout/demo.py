@@ -40,7 +40,7 @@ STOP_TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the demo runs on, and how much of it (None: until it is told to stop)."""
+    """What the demo runs on, and how much of it: ``seconds``, ``tasks``, or until it is stopped."""
 
     broker: Literal["redis", "rabbitmq"] = "redis"
     seconds: float | None = None
@@ -50,7 +50,6 @@ class Options:
 def run(options: Options, out: TextIO) -> int:
     """Run the demo, showing it on ``out``; main thread only. Return 0 if documents arrived.
 
-    With ``options.tasks`` it is 0 only if that many tasks came to their end (or a signal came).
     LeekfanoutError: something that it needs is not there, or a part of it has failed.
     """
     if importlib.util.find_spec("celery") is None:
@@ -63,8 +62,7 @@ def run(options: Options, out: TextIO) -> int:
             demo.watch()
         finally:
             demo.stop()
-    complete = options.tasks is None or stop.received or arrivals.tasks_finished >= options.tasks
-    return 0 if arrivals.documents and complete else 1
+    return 0 if arrivals.documents else 1
 
 
 class Demo:
@@ -109,10 +107,7 @@ class Demo:
         if not self._until(lambda: self._arrivals.documents > 0, FIRST_DOCUMENT_TIMEOUT_S):
             if self._stop.received:
                 return
-            raise LeekfanoutError(
-                f"Nothing has arrived within {FIRST_DOCUMENT_TIMEOUT_S:g} s. The agent's log:\n"
-                f"{self._agent.last_words()}\nThe worker's log:\n{self._worker.last_words()}"
-            )
+            raise self._failure(f"Nothing has arrived within {FIRST_DOCUMENT_TIMEOUT_S:g} s.")
         count = [] if self._options.tasks is None else [str(self._options.tasks)]
         self._client = self._start_celery(self._broker.url, "client", *count)
 
@@ -120,14 +115,13 @@ class Demo:
         """Show what arrives, until that is all, the time is over, or a signal has come."""
         label = self._broker.label if self._broker else ""
         self._show(f"Celery on {label}, delivered to {self._sink.url}. Ctrl-C ends all of it.")
-        seconds, tasks = self._options.seconds, self._options.tasks
-        started = time.monotonic()
-        if tasks is None:
-            self._until(lambda: False, seconds)
+        if self._options.tasks is None:
+            self._until(lambda: False, self._options.seconds)
             return
-        self._until(lambda: self._all_finished() or self._client_has_ended(), seconds)
-        left_s = math.inf if seconds is None else seconds - (time.monotonic() - started)
-        self._until(self._all_finished, min(left_s, LAST_TASK_TIMEOUT_S))
+        self._until(self._client_has_ended, None)
+        if not self._until(self._all_finished, LAST_TASK_TIMEOUT_S) and not self._stop.received:
+            finished = self._arrivals.tasks_finished
+            raise self._failure(f"{finished} of {self._options.tasks} tasks came to their end.")
 
     def stop(self) -> None:
         """End the parts in the order of the data, so that what was sent still arrives."""
@@ -177,8 +171,17 @@ class Demo:
             self._show("")
             for child in (self._agent, self._worker, self._client):
                 if child is not None and child.ended and child.popen.returncode != 0:
-                    raise LeekfanoutError(f"The {child.name} has failed:\n{child.last_words()}")
+                    raise self._failure(f"The {child.name} has failed.")
         return True
+
+    def _failure(self, what: str) -> LeekfanoutError:
+        """Return an error that quotes the ends of the logs, since these go with the folder."""
+        logs = [
+            f"The {child.name}'s log ends with:\n{child.last_words()}"
+            for child in (self._agent, self._worker, self._client)
+            if child is not None and child.last_words()
+        ]
+        return LeekfanoutError("\n".join([what, *logs]))
 
     def _all_finished(self) -> bool:
         return self._arrivals.tasks_finished >= (self._options.tasks or 0)

@@ -58,7 +58,7 @@ class ProcessGroup:
         self._children: list[Child] = []
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix="leekfanout-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="leekfanout-demo-"))
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "leekfanout.lifeline", str(self.folder)],
             stdin=subprocess.PIPE,

@@ -22,7 +22,7 @@ STATE_TIMES: Final = {
     "REJECTED": "rejected_at",
     "REVOKED": "revoked_at",
 }
-"""A task's states and when each was reached, in the order to tell those of one moment apart."""
+"""A task's states in their usual order, and the field of each that says when it was reached."""
 
 TERMINAL_STATES: Final = {
     "SUCCEEDED": "green",
@@ -52,7 +52,7 @@ class Task:
     exception: str = ""
     events: int = 0
     changed_ms: float = 0
-    reached_ms: dict[str, float] = field(default_factory=dict)
+    reached: set[str] = field(default_factory=set)
     seen: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -71,20 +71,20 @@ class Task:
         self.exception = _text(document.get("exception")) or self.exception
         if document.get("runtime") is not None:
             self.runtime_s = _number(document["runtime"], 0)
-        for name, key in STATE_TIMES.items():
-            if document.get(key) is not None:
-                moment = _number(document[key], 0)
-                self.reached_ms[name] = min(moment, self.reached_ms.get(name, moment))
+        self.reached.update(name for name, key in STATE_TIMES.items() if key in document)
         events = document.get("events")
         if isinstance(events, list):
             self.seen.update(e for e in events if isinstance(e, str) and e in STATE_TIMES)
 
     def path(self) -> str:
-        """Return the states in the order of their first times: ``QUEUED → STARTED (2) → RETRY``."""
-        order = list(STATE_TIMES)
-        reached = sorted(self.reached_ms, key=lambda s: (self.reached_ms[s], order.index(s)))
+        """Return the states it has been in, in their usual order: ``QUEUED → STARTED (2) → RETRY``.
+
+        Not in that of their times: of a state that came twice, only the last time is known.
+        """
         return " → ".join(
-            f"{state} ({self.seen[state]})" if self.seen[state] > 1 else state for state in reached
+            f"{state} ({self.seen[state]})" if self.seen[state] > 1 else state
+            for state in STATE_TIMES
+            if state in self.reached
         )
 
 

@@ -13,7 +13,7 @@ def task(task_id: str = "1", state: str = "SUCCEEDED", **more: object) -> dict[s
     return {"id": task_id, "kind": "task", "state": state, "events_count": 1, **more}
 
 
-def test_a_tasks_documents_are_merged_by_sums_and_times() -> None:
+def test_a_tasks_documents_are_merged() -> None:
     merged = Task("shop-qa")
     merged.merge(task(state="STARTED", started_at=3, received_at=2, events_count=2, timestamp=3))
     merged.merge(task(state="QUEUED", queued_at=1, name="shop.pay", timestamp=1))

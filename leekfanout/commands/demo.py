@@ -13,10 +13,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="redis",
         help="a bundled Redis, or RabbitMQ if it is installed (default: %(default)s)",
     )
-    parser.add_argument(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--seconds", type=_seconds, metavar="S", help="end after so many seconds of tasks"
     )
-    parser.add_argument(
+    length.add_argument(
         "--tasks",
         type=_count,
         metavar="N",

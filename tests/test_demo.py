@@ -1,0 +1,190 @@
+"""The demo: what it needs, what it shows, and that nothing is left of it."""
+
+import importlib.util
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from leekfanout import demo, demo_brokers
+from leekfanout.demo_celery import make_app
+from leekfanout.errors import LeekfanoutError
+from leekfanout.lifeline import ProcessGroup
+from leekfanout.stopping import StopSignals
+from tests.test_lifeline import is_running
+from tests.waiting import until
+
+TIMEOUT_S = 90
+
+
+def test_without_celery_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LeekfanoutError, match=r"^The demo needs Celery: pip install 'leekfanout"):
+        demo.run(demo.Options(), io.StringIO())
+
+
+def test_the_bundled_redis_comes_before_the_one_on_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundled = tmp_path / "some_redis" / "bin" / "redis-server"
+    bundled.parent.mkdir(parents=True)
+    (tmp_path / "some_redis" / "__init__.py").touch()
+    bundled.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(demo_brokers, "REDIS_WHEELS", (("some_redis", "bin/*-server"),))
+    on_path = tmp_path / "redis-server"
+    on_path.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo_brokers.find_redis()[0] == str(on_path), "a file that can't be run is no server"
+    bundled.chmod(0o755)
+    assert demo_brokers.find_redis()[0] == str(bundled)
+
+
+def test_without_a_broker_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo_brokers, "REDIS_WHEELS", (("no_such_package", "*"),))
+    monkeypatch.setattr(demo_brokers, "RABBITMQ_FOLDER", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LeekfanoutError, match=r"Redis server: install leekfanout\[demo\]"):
+        demo_brokers.find_redis()
+    with (
+        StopSignals() as stop,
+        ProcessGroup() as group,
+        pytest.raises(LeekfanoutError, match=r"RabbitMQ for --broker rabbitmq: install it"),
+    ):
+        demo_brokers.start_rabbitmq(group, stop)
+
+
+def test_a_broker_that_does_not_start_is_quoted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "redis-server"
+    broken.write_text("#!/bin/sh\necho no memory today\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(demo_brokers, "REDIS_WHEELS", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        StopSignals() as stop,
+        ProcessGroup() as group,
+        pytest.raises(LeekfanoutError, match=r"doesn't start:\nno memory today"),
+    ):
+        demo_brokers.start_redis(group, stop)
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_broker_needs_its_password_and_listens_on_loopback_only(broker: str) -> None:
+    start = {"redis": demo_brokers.start_redis, "rabbitmq": demo_brokers.start_rabbitmq}[broker]
+    with StopSignals() as stop, ProcessGroup() as group:
+        started = start(group, stop)
+        for child in started.children:
+            addresses = [
+                connection.laddr.ip
+                for connection in psutil.Process(child.popen.pid).net_connections()
+                if connection.status == psutil.CONN_LISTEN
+            ]
+            assert addresses
+            assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+            command_line = " ".join(psutil.Process(child.popen.pid).cmdline())
+            assert _password(started.url) not in command_line
+        with make_app(started.url).connection() as connection:
+            connection.ensure_connection(max_retries=1).channel()
+        wrong = make_app(started.url.replace(_password(started.url), "wrong"))
+        with wrong.connection() as connection, pytest.raises(Exception, match=r"refused|invalid"):
+            connection.ensure_connection(max_retries=1).channel()
+        demo_brokers.stop_broker(started, group, stop)
+        assert all(child.ended for child in started.children)
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run the demo with its temporary files in ``folder``."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leekfanout", "demo", *options],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)
+
+
+def assert_nothing_is_left(family: list[psutil.Process], folder: Path) -> None:
+    def left() -> list[int]:
+        return [process.pid for process in family if is_running(process.pid)]
+
+    until(lambda: not left(), 30, f"all of {len(family)} processes to end")
+    until(lambda: not list(folder.iterdir()), 10, "the temporary folder to go")
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_tasks_of_every_kind_arrive_as_documents(broker: str, tmp_path: Path) -> None:
+    with running(tmp_path, "--broker", broker, "--tasks", "5") as process:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, output
+    assert re.search(r"shop\.charge_card .*SUCCEEDED +shop@\S+ +0\.\d+ s .*STARTED", output)
+    assert re.search(r"shop\.send_receipt .*FAILED .*ValueError\(.the mail server", output)
+    assert re.search(r"shop\.fetch_rates .*(SUCCEEDED|RECOVERED) .*RETRY", output)
+    assert re.search(r"shop\.ship_order .*SUCCEEDED ", output)
+    assert re.search(r"shop\.refund .*REVOKED ", output)
+    assert re.search(r"\nshop-demo +\d+ +\d+ ", output)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_demo_that_a_signal_ends(number: int, tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert any("SUCCEEDED" in line for line in lines)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 6, "guard, broker, agent, its process, worker, client"
+        process.send_signal(number)
+        rest = list(lines)
+        code = process.wait(TIMEOUT_S)
+    assert_nothing_is_left(family, tmp_path)
+    if number != signal.SIGKILL:
+        assert code == 0
+        stopped = [line.split()[-1] for line in rest if line.startswith("Stopping")]
+        assert stopped == ["client.", "worker.", "agent.", "broker."]
+
+
+def test_a_part_that_fails_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        assert process.stdout is not None
+        assert any("SUCCEEDED" in line for line in process.stdout)
+        family = psutil.Process(process.pid).children(recursive=True)
+        (client,) = [p for p in family if "client" in p.cmdline()]
+        client.kill()
+        assert process.wait(TIMEOUT_S) == 2
+    assert_nothing_is_left(family, tmp_path)
+
+
+def test_bad_arguments_are_refused_in_plain_words() -> None:
+    for option, value, word in [("--tasks", "0", "above 0"), ("--seconds", "inf", "above 0")]:
+        done = subprocess.run(
+            [sys.executable, "-m", "leekfanout", "demo", option, value],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert word in done.stderr
+
+
+def _password(url: str) -> str:
+    match = re.search(r":([^:@]+)@", url)
+    assert match is not None
+    return match[1]
