@@ -88,35 +88,20 @@ class Farm:
 
     def apply(self, want: Sequence[Subscription], what: Difference, now: float) -> None:
         """Start what is new, drain what is removed, restart what has changed, and nothing else."""
-        logs.hide(secret for subscription in want for secret in secrets_of(subscription))
         by_name = {subscription.name: subscription for subscription in want}
         for name in what.removed:
             self.remove(name, now)
-        for name in what.changed:
-            self.change(by_name[name], now)
-        for name in what.added:
-            self.add(by_name[name], now)
+        changed = [by_name[name] for name in what.changed]
+        self._prepare(changed, now)
+        for subscription in changed:
+            self._change(subscription, now)
+        self.open([by_name[name] for name in what.added], now)
 
-    def add(self, subscription: Subscription, now: float) -> None:
-        """Start a subscription that wasn't there."""
-        process = Process(subscription, self._around)
-        self._processes[subscription.name] = process
-        if subscription.max_memory_mb is not None:
-            self._memory_due = min(self._memory_due, now + MEMORY_EVERY_S)
-        # Its forerunner of the same name may still be draining: two would use one state folder.
-        if any(old.name == subscription.name for old in self._removed):
-            process.wanted = True
-        else:
-            process.start(now)
-
-    def change(self, subscription: Subscription, now: float) -> None:
-        """Restart a process with a changed subscription; one that is stopped stays so."""
-        process = self._processes[subscription.name]
-        process.subscription = subscription
-        if subscription.max_memory_mb is not None:
-            self._memory_due = min(self._memory_due, now + MEMORY_EVERY_S)
-        if process.wanted:
-            process.restart(now)
+    def open(self, subscriptions: Sequence[Subscription], now: float) -> None:
+        """Start subscriptions whose names are new."""
+        self._prepare(subscriptions, now)
+        for subscription in subscriptions:
+            self._add(subscription, now)
 
     def remove(self, name: str, now: float) -> None:
         """Drain and stop a process, and forget it."""
@@ -124,6 +109,11 @@ class Farm:
         process.stop(now)
         if process.state in UP:
             self._removed.append(process)
+
+    def start_all(self, now: float) -> None:
+        """Start all processes."""
+        for process in self._processes.values():
+            process.start(now)
 
     def stop_all(self, now: float) -> None:
         """Let all processes drain and stop."""
@@ -168,6 +158,26 @@ class Farm:
             self._look_for_hangs(now)
         if now >= self._memory_due:
             self._look_at_memory(now)
+
+    def _add(self, subscription: Subscription, now: float) -> None:
+        process = Process(subscription, self._around)
+        self._processes[subscription.name] = process
+        # Its forerunner of the same name may still be draining: two would use one state folder.
+        if any(old.name == subscription.name for old in self._removed):
+            process.wanted = True
+        else:
+            process.start(now)
+
+    def _change(self, subscription: Subscription, now: float) -> None:
+        process = self._processes[subscription.name]
+        process.subscription = subscription
+        if process.wanted:  # one that is stopped stays so
+            process.restart(now)
+
+    def _prepare(self, subscriptions: Sequence[Subscription], now: float) -> None:
+        logs.hide(secret for subscription in subscriptions for secret in secrets_of(subscription))
+        if any(subscription.max_memory_mb is not None for subscription in subscriptions):
+            self._memory_due = min(self._memory_due, now + MEMORY_EVERY_S)
 
     def _all(self) -> Iterable[Process]:
         yield from self._processes.values()

@@ -43,6 +43,9 @@ STEADY_AFTER_S: Final = 1.0
 UP: Final = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 """The states that have a process."""
 
+WAITING: Final = frozenset({State.BACKOFF, State.EXITED})
+"""The states that have none, but will have one soon."""
+
 _MOVES: Final = {
     (State.STOPPED, Move.SPAWN): State.STARTING,
     (State.BACKOFF, Move.SPAWN): State.STARTING,

@@ -12,7 +12,7 @@ from typing import Final
 
 from leekfanout import child, exits, logs
 from leekfanout.config import Settings, Subscription
-from leekfanout.lifecycle import STEADY_AFTER_S, UP, Backoff, Move, State, after
+from leekfanout.lifecycle import STEADY_AFTER_S, UP, WAITING, Backoff, Move, State, after
 from leekfanout.redaction import mask, secrets_of
 from leekfanout.stats import Condition, Stats
 
@@ -90,6 +90,10 @@ class Process:
         """Where the process writes its log, beside standard error."""
         return self._around.settings.state_dir / self.name / "agent.log"
 
+    def next_start_in_s(self, now: float) -> float:
+        """Return the seconds until it starts again by itself; 0 if it doesn't wait for that."""
+        return max(0.0, self.due - now) if self.state in WAITING else 0.0
+
     def start(self, now: float) -> None:
         """Start it now, or as soon as it has stopped; nothing if it runs."""
         self.wanted = True
@@ -138,7 +142,7 @@ class Process:
         if now < self.due:
             return
         self.due = math.inf
-        if self.state in {State.BACKOFF, State.EXITED}:
+        if self.state in WAITING:
             self._spawn(now)
         elif self.state is State.STARTING:
             self._move(Move.STEADY)
@@ -153,6 +157,8 @@ class Process:
         self.exit_status = os.waitstatus_to_exitcode(status)
         asked = self.state is State.STOPPING
         self.reason = f"The process {self._verdict or ended}." if self._verdict or not asked else ""
+        if self.exit_status == child.EXIT_CRASHED:
+            self.reason = self.stats.read_text("last_error")
         self._verdict = ""
         self._gone(Move.END if self.exit_status == 0 else Move.CRASH, now)
         fields = {"subscription": self.name, "pid": self.pid, "exit": ended}
@@ -210,7 +216,7 @@ class Process:
     def _gone(self, move: Move, now: float) -> None:
         self._move(move)
         self.stopped_at = time.time()
-        waits = self.state in {State.BACKOFF, State.EXITED}
+        waits = self.state in WAITING
         self.due = now + self._backoff.delay(now - self._spawned) if waits else math.inf
         self.stats.set("condition", Condition.STOPPED)
         for gauge in _PROCESS_GAUGES:

@@ -6,14 +6,19 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from leekfanout import logs, proctitle
+from leekfanout.agent_api import AgentApi
 from leekfanout.config import Settings, Subscription
-from leekfanout.errors import ConfigError
-from leekfanout.farm import Farm, difference
+from leekfanout.control import ControlServer
+from leekfanout.errors import AgentRunsError, ConfigError, LeekfanoutError
+from leekfanout.farm import Difference, Farm
 from leekfanout.process import Surroundings, Target
+from leekfanout.rpc import Rpc
+from leekfanout.supervisor_api import Mood, SupervisorApi
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -27,14 +32,24 @@ class Supervisor:
     """
 
     def __init__(
-        self, settings: Settings, target: Target, load: Callable[[], Sequence[Subscription]]
+        self,
+        settings: Settings,
+        socket_path: Path,
+        target: Target,
+        load: Callable[[], Sequence[Subscription]],
     ) -> None:
+        """``load`` reads the subscriptions again, or raises ConfigError.
+
+        Raises AgentRunsError if another agent listens on ``socket_path``. Where no socket can be
+        made there, this one runs without control, since delivering is more important.
+        """
+        self._mood = Mood.RUNNING
         self._selector = selectors.DefaultSelector()
         self._signals, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lifeline, self._lifeline_held = os.pipe2(os.O_CLOEXEC)
-        self._stopping = False
         around = Surroundings(settings, target, self._lifeline, self._release)
-        self.farm = Farm(around, load, time.monotonic())
+        self._farm = Farm(around, load, time.monotonic())
+        self._control = self._open_control(socket_path)
 
     def run(self, subscriptions: Sequence[Subscription]) -> int:
         """Start a process for each subscription, and return the exit code once all is over."""
@@ -44,55 +59,93 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, _wake)
         log.info("supervisor.started", pid=os.getpid(), subscriptions=len(subscriptions))
-        self.farm.apply(subscriptions, difference([], subscriptions), time.monotonic())
-        while not (self._stopping and self.farm.quiet):
+        self._farm.open(subscriptions, time.monotonic())
+        while self._mood is not Mood.SHUTDOWN or not self._farm.quiet:
             self._turn()
+        if self._control is not None:
+            self._control.close()
         log.info("supervisor.stopped")
         return 0
 
     def handle_term(self) -> None:
         """Drain and stop; the second time, at once."""
-        if self._stopping:
+        if self._mood is Mood.SHUTDOWN:
             log.warning("supervisor.hurry")
-            self.farm.hurry(time.monotonic())
+            self._farm.hurry(time.monotonic())
         else:
-            self._stopping = True
-            log.info("supervisor.stopping")
-            self.farm.stop_all(time.monotonic())
+            self._change(Mood.SHUTDOWN)
 
     handle_int = handle_term
 
     def handle_hup(self) -> None:
-        """Read the subscriptions again and apply the difference."""
-        if self._stopping:
+        """Read the subscriptions again and apply the difference; if they are bad, say why."""
+        if self._mood is not Mood.RUNNING:
             return
         try:
-            want, what = self.farm.read()
+            self._reload()
         except ConfigError as error:
-            for problem in error.problems:
-                log.warning("reload.refused", problem=problem)
+            problems = error.problems
+        else:
             return
-        log.info("reload", added=what.added, changed=what.changed, removed=what.removed)
-        self.farm.apply(want, what, time.monotonic())
+        for problem in problems:
+            log.warning("reload.refused", problem=problem)
 
     def handle_chld(self) -> None:
         """Collect the processes that have ended."""
-        self.farm.reap(time.monotonic())
+        self._farm.reap(time.monotonic())
 
     def _turn(self) -> None:
-        due = self.farm.due()
-        timeout = None if due == math.inf else max(0.0, due - time.monotonic())
-        for key, _ in self._selector.select(timeout):
+        now = time.monotonic()
+        due = min(self._farm.due(), self._control.due() if self._control else math.inf)
+        for key, _ in self._selector.select(None if due == math.inf else max(0.0, due - now)):
             key.data()
-        self.farm.tick(time.monotonic())
+        now = time.monotonic()
+        self._farm.tick(now)
+        if self._mood is Mood.RESTARTING and self._farm.quiet:
+            self._start_again()
+        if self._control is not None:
+            self._control.tick(now)
 
     def _receive_signals(self) -> None:
         for number in os.read(self._signals, 4_096):  # a byte for each, in order
             handler = getattr(self, "handle_" + signal.Signals(number).name[3:].lower())
             handler()
 
+    def _change(self, mood: Mood) -> None:
+        log.info("supervisor.stopping", then=mood.name)
+        self._mood = mood
+        self._farm.stop_all(time.monotonic())
+
+    def _start_again(self) -> None:
+        self._mood = Mood.RUNNING
+        self.handle_hup()
+        self._farm.start_all(time.monotonic())
+
+    def _reload(self) -> Difference:
+        want, what = self._farm.read()
+        log.info("reload", added=what.added, changed=what.changed, removed=what.removed)
+        self._farm.apply(want, what, time.monotonic())
+        return what
+
+    def _open_control(self, path: Path) -> ControlServer | None:
+        rpc = Rpc(
+            {
+                "supervisor": SupervisorApi(self._farm, lambda: self._mood, self._change),
+                "leekfanout": AgentApi(self._farm, lambda: self._mood, self._reload),
+            }
+        )
+        try:
+            return ControlServer(path, self._selector, rpc)
+        except AgentRunsError:
+            raise
+        except LeekfanoutError as error:
+            log.warning("control.unavailable", problem=error)
+            return None
+
     def _release(self) -> None:
         self._selector.close()
+        if self._control is not None:
+            self._control.release()
         for fd in (self._signals, self._signalled, self._lifeline_held):
             os.close(fd)
 

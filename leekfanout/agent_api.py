@@ -1,0 +1,93 @@
+"""The methods of the XML-RPC namespace ``leekfanout``: what Supervisor's interface has no word for."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from leekfanout.errors import ConfigError
+from leekfanout.farm import Difference, Farm
+from leekfanout.lifecycle import UP
+from leekfanout.process import Process
+from leekfanout.process_info import GROUP
+from leekfanout.redaction import redact_url
+from leekfanout.rpc import Fault, Reply, fault
+from leekfanout.stats import COUNTERS, GAUGES, TEXTS, Condition
+from leekfanout.supervisor_api import Mood, refuse_unless_running, running
+
+
+class AgentApi:
+    """leekfanout's own methods, for its command line and its page."""
+
+    def __init__(
+        self, farm: Farm, mood: Callable[[], Mood], reload: Callable[[], Difference]
+    ) -> None:
+        """``reload`` applies changed subscriptions, or raises ConfigError."""
+        self._farm = farm
+        self._mood = mood
+        self._reload = reload
+
+    def getStatus(self) -> list[dict[str, Any]]:
+        """Return all that is known of each subscription; times are epoch seconds, 0 for never."""
+        processes = sorted(self._farm.processes.values(), key=lambda process: process.name)
+        return [_status(process) for process in processes]
+
+    def reload(self) -> dict[str, list[str]]:
+        """Read the subscriptions again, apply the difference, and return it by names."""
+        refuse_unless_running(self._mood())
+        try:
+            what = self._reload()
+        except ConfigError as error:
+            raise fault(Fault.CANT_REREAD, str(error)) from None
+        return {
+            "added": list(what.added),
+            "changed": list(what.changed),
+            "removed": list(what.removed),
+        }
+
+    def restartProcess(self, name: str) -> Reply:
+        """Drain and stop a subscription's process and start it again; returns when it runs."""
+        refuse_unless_running(self._mood())
+        process = self._farm.processes.get(name.removeprefix(f"{GROUP}:"))
+        if process is None:
+            raise fault(Fault.BAD_NAME, name)
+        process.restart(time.monotonic())
+        return (yield from running(process))
+
+
+def _status(process: Process) -> dict[str, Any]:
+    subscription, stats = process.subscription, process.stats
+    counters_and_gauges = stats.snapshot()
+    memory_bytes, cpu_seconds = _resources(process.pid) if process.state in UP else (0.0, 0.0)
+    return {
+        "name": process.name,
+        "transport": subscription.transport,
+        "broker": [redact_url(url) for url in subscription.broker],
+        "api_url": redact_url(subscription.api_url),
+        "state": int(process.state),
+        "statename": process.state.name,
+        "wanted": process.wanted,
+        "reason": process.reason,
+        "pid": process.pid,
+        "started_at": process.started_at,
+        "stopped_at": process.stopped_at,
+        "starts": process.starts,
+        "next_start_in_s": process.next_start_in_s(time.monotonic()),
+        "condition": Condition(int(stats.get("condition"))).name,
+        "memory_bytes": memory_bytes,
+        "cpu_seconds": cpu_seconds,
+        "counters": {name: counters_and_gauges[name] for name in COUNTERS},
+        "gauges": {name: counters_and_gauges[name] for name in GAUGES},
+        **{name: stats.read_text(name) for name in TEXTS},
+    }
+
+
+def _resources(pid: int) -> tuple[float, float]:
+    """Return resident bytes and CPU seconds; as floats, since XML-RPC's integers have 32 bits."""
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        return float(process.memory_info().rss), times.user + times.system
+    except psutil.Error:
+        return 0.0, 0.0
