@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from leekfanout.deadletters import DeadLetter, DeadLetters, LetterFilter
+from tests.stores import stores_are_closed  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("stores_are_closed")
 
 MB = 1_000_000
 

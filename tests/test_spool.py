@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from leekfanout.spool import Spool
+from tests.stores import stores_are_closed  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("stores_are_closed")
 
 MB = 1_000_000
 
@@ -210,7 +213,7 @@ class EveryEventIsCounted(RuleBasedStateMachine):
 
 
 EveryEventIsCounted.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None
+    max_examples=25, stateful_step_count=30, deadline=None
 )
 
 

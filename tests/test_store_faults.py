@@ -18,6 +18,9 @@ from leekfanout import sqlite_store
 from leekfanout.deadletters import DeadLetter, DeadLetters
 from leekfanout.errors import StoreError
 from leekfanout.spool import Spool
+from tests.stores import stores_are_closed  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("stores_are_closed")
 
 MB = 1_000_000
 LETTER = DeadLetter("event", "it has no uuid", None, b"x" * 3_000, 0.0)

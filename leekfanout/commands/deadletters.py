@@ -55,7 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_filters(_add(actions, "list", _list, "list dead letters, the oldest first"))
     again = _add(actions, "replay", _replay, "deliver again, and remove what is confirmed")
     which = again.add_mutually_exclusive_group(required=True)
-    which.add_argument("ids", metavar="ID", nargs="*", type=_letter_id, default=[], help="one")
+    which.add_argument(
+        "ids",
+        metavar="ID",
+        nargs="*",
+        type=_letter_id,
+        default=[],
+        help="a letter, as it is listed",
+    )
     which.add_argument("--all", action="store_true", help="all that the filters fit")
     _add_filters(again)
     config.add_config_option(again)

@@ -38,11 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "queue that might hold tasks is left alone. Monitors that run don't need what is deleted."
     )
     broker = parser.add_mutually_exclusive_group(required=True)
-    broker.add_argument("subscription", metavar="NAME", nargs="?", help="look at its broker")
+    broker.add_argument(
+        "subscription", metavar="NAME", nargs="?", help="look at this subscription's broker"
+    )
     broker.add_argument(
         "--broker",
         metavar="URL",
-        help="look at this one (what it says of passwords is hidden from ps, but a moment late)",
+        help="look at this broker; for a moment, other users can see a password in it with ps",
     )
     parser.add_argument("--exchange", metavar="NAME", help="the event exchange (default: celeryev)")
     parser.add_argument(
