@@ -14,7 +14,7 @@ from leekfanout.process_info import GROUP
 from leekfanout.redaction import redact_url
 from leekfanout.rpc import Fault, Reply, fault
 from leekfanout.stats import COUNTERS, GAUGES, TEXTS, Condition
-from leekfanout.supervisor_api import Mood, refuse_unless_running, running
+from leekfanout.supervisor_api import Mood, for_each, members, refuse_unless_running, running
 
 
 class AgentApi:
@@ -30,8 +30,7 @@ class AgentApi:
 
     def getStatus(self) -> list[dict[str, Any]]:
         """Return all that is known of each subscription; times are epoch seconds, 0 for never."""
-        processes = sorted(self._farm.processes.values(), key=lambda process: process.name)
-        return [_status(process) for process in processes]
+        return [_status(process) for process in members(self._farm, GROUP)]
 
     def reload(self) -> dict[str, list[str]]:
         """Read the subscriptions again, apply the difference, and return it by names."""
@@ -46,14 +45,19 @@ class AgentApi:
             "removed": list(what.removed),
         }
 
-    def restartProcess(self, name: str) -> Reply:
-        """Drain and stop a subscription's process and start it again; returns when it runs."""
+    def restartProcesses(self, name: str) -> Reply:
+        """Drain, stop and start one subscription's process, or all (``agent``).
+
+        Returns a result for each, as ``startAllProcesses`` does. Goes on to the end even if the
+        client goes away, so that nothing stays stopped.
+        """
         refuse_unless_running(self._mood())
-        process = self._farm.processes.get(name.removeprefix(f"{GROUP}:"))
-        if process is None:
-            raise fault(Fault.BAD_NAME, name)
-        process.restart(time.monotonic())
-        return (yield from running(process))
+        return (yield from for_each(members(self._farm, name), _restart))
+
+
+def _restart(process: Process) -> Reply:
+    process.restart(time.monotonic())
+    return (yield from running(process))
 
 
 def _status(process: Process) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from leekfanout import config
 from leekfanout.errors import LeekfanoutError
+from leekfanout.process_info import GROUP
 
 SOCKET_VARIABLE: Final = "LEEKFANOUT_SOCKET"
 SOCKET_NAME: Final = "control.sock"
@@ -72,6 +73,22 @@ def add_socket_option(parser: argparse.ArgumentParser) -> None:
         help=f"the agent's control socket (default: ${SOCKET_VARIABLE}, or {SOCKET_NAME} in the "
         "state folder)",
     )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which a command finds the agent, for :func:`connect`."""
+    add_socket_option(parser)
+    config.add_state_dir_option(parser)
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """Return a client of the agent that the command's options and the environment name."""
+    return Client(socket_path(args, os.environ))
+
+
+def bare(name: str) -> str:
+    """Return a subscription's name without Supervisor's group: ``agent:shop-prod`` is allowed."""
+    return name.removeprefix(f"{GROUP}:")
 
 
 def socket_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:

@@ -163,7 +163,7 @@ class _System:
 
 def _parse(body: bytes) -> tuple[str, list[Any]]:
     target = xmlrpc.client.Unmarshaller(use_builtin_types=True)
-    target.xml(None, None)  # texts come decoded
+    target.xml(None, None)  # type: ignore[arg-type]  # no encoding: expat decodes
     parser = expat.ParserCreate()
     parser.StartElementHandler = target.start
     parser.EndElementHandler = target.end

@@ -95,7 +95,7 @@ class SupervisorApi:
     def getAllProcessInfo(self) -> list[dict[str, Any]]:
         """Return how each subscription's process is."""
         now = time.time()
-        return [process_info(process, now) for process in self._all()]
+        return [process_info(process, now) for process in members(self._farm, GROUP)]
 
     def startProcess(self, name: str, wait: bool = True) -> Reply:
         """Start a process; with ``wait``, return once it has lived for a second."""
@@ -109,8 +109,8 @@ class SupervisorApi:
     def startProcessGroup(self, name: str, wait: bool = True) -> Reply:
         """Start all processes of a group that don't run; return a result for each."""
         self._check_mood()
-        idle = [process for process in self._group(name) if not process.wanted]
-        return (yield from _for_each(idle, lambda process: _start(process, wait)))
+        idle = [process for process in members(self._farm, name) if not process.wanted]
+        return (yield from for_each(idle, lambda process: _start(process, wait)))
 
     def startAllProcesses(self, wait: bool = True) -> Reply:
         """Start all processes that don't run; return a result for each."""
@@ -128,8 +128,8 @@ class SupervisorApi:
     def stopProcessGroup(self, name: str, wait: bool = True) -> Reply:
         """Drain and stop all processes of a group that run; return a result for each."""
         self._check_mood()
-        running = [process for process in self._group(name) if process.wanted]
-        return (yield from _for_each(running, lambda process: _stop(process, wait)))
+        running = [process for process in members(self._farm, name) if process.wanted]
+        return (yield from for_each(running, lambda process: _stop(process, wait)))
 
     def stopAllProcesses(self, wait: bool = True) -> Reply:
         """Drain and stop all processes that run; return a result for each."""
@@ -141,8 +141,8 @@ class SupervisorApi:
         number = _signal_number(signal)
         if not _is_group(name):
             return (yield from _signal(self._one(name), number))
-        up = [process for process in self._group(name) if process.state in UP]
-        results = yield from _for_each(up, lambda process: _signal(process, number))
+        up = [process for process in members(self._farm, name) if process.state in UP]
+        results = yield from for_each(up, lambda process: _signal(process, number))
         return True if name == GROUP else results
 
     def reloadConfig(self) -> list[list[list[str]]]:
@@ -171,7 +171,7 @@ class SupervisorApi:
     def removeProcessGroup(self, name: str) -> bool:
         """Forget a subscription whose process is stopped."""
         self._check_mood()
-        for process in self._group(name):
+        for process in members(self._farm, name):
             if process.wanted or process.state in UP:
                 raise fault(Fault.STILL_RUNNING, name)
             self._farm.remove(process.name, time.monotonic())
@@ -198,7 +198,7 @@ class SupervisorApi:
         return [tail.content.decode("utf-8", "replace"), tail.offset, tail.overflow]
 
     def _start_farm(self, wait: bool) -> Reply:
-        if any(process.wanted for process in self._all()):
+        if any(process.wanted for process in members(self._farm, GROUP)):
             raise fault(Fault.ALREADY_STARTED, GROUP)
         # Leek writes the file and then stops and starts the agent, so this is where it is read.
         try:
@@ -208,38 +208,42 @@ class SupervisorApi:
             pass
         except ConfigError as error:
             raise fault(Fault.CANT_REREAD, str(error)) from None
-        members = self._all()
-        if not members:
+        everyone = members(self._farm, GROUP)
+        if not everyone:
             raise fault(Fault.SPAWN_ERROR, f"{GROUP} has no subscriptions")
-        results = yield from _for_each(members, lambda process: _start(process, wait))
+        results = yield from for_each(everyone, lambda process: _start(process, wait))
         # What has been added runs already; one that fails doesn't make a failure of the others.
         if not {result["status"] for result in results} & {Fault.SUCCESS, Fault.ALREADY_STARTED}:
             raise fault(Fault(results[0]["status"]), GROUP)
         return True
 
     def _stop_farm(self, wait: bool) -> Reply:
-        running = [process for process in self._all() if process.wanted]
+        running = [process for process in members(self._farm, GROUP) if process.wanted]
         if not running:
             raise fault(Fault.NOT_RUNNING, GROUP)
-        yield from _for_each(running, lambda process: _stop(process, wait))
+        yield from for_each(running, lambda process: _stop(process, wait))
         return True
+
+    def _one(self, name: str) -> Process:
+        if _is_group(name):
+            raise fault(Fault.BAD_NAME, name)
+        return members(self._farm, name)[0]
 
     def _check_mood(self) -> None:
         refuse_unless_running(self._mood())
 
-    def _all(self) -> list[Process]:
-        return sorted(self._farm.processes.values(), key=lambda process: process.name)
 
-    def _group(self, name: str) -> list[Process]:
-        if _is_group(name):
-            return self._all()
-        return [self._one(name)]
+def members(farm: Farm, name: str) -> list[Process]:
+    """Return the process of this name, or for the group's name all, in the order of their names.
 
-    def _one(self, name: str) -> Process:
-        process = self._farm.processes.get(_bare(name))
-        if process is None:
-            raise fault(Fault.BAD_NAME, name)
-        return process
+    Raises the fault BAD_NAME where there is none.
+    """
+    if _is_group(name):
+        return [process for _, process in sorted(farm.processes.items())]
+    process = farm.processes.get(_bare(name))
+    if process is None:
+        raise fault(Fault.BAD_NAME, name)
+    return [process]
 
 
 def refuse_unless_running(mood: Mood) -> None:
@@ -291,7 +295,7 @@ def running(process: Process, wait: bool = True) -> Reply:
     return True
 
 
-def _for_each(processes: Iterable[Process], begin: Callable[[Process], Reply]) -> Reply:
+def for_each(processes: Iterable[Process], begin: Callable[[Process], Reply]) -> Reply:
     """Do the same with several processes at once, and return a result for each."""
     replies = {process: begin(process) for process in processes}
     results: list[dict[str, Any]] = []

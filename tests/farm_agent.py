@@ -56,6 +56,7 @@ def live(subscription: Subscription, settings: Settings, stats: Stats, lifeline_
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
     stats.set("condition", Condition.DELIVERING)
+    stats.set("connected_at", time.time())
     ballast = bytearray(int(options.get("ballast_mb", 0)) * 1_000_000)
     ballast[::4096] = b"x" * len(ballast[::4096])
     while True:
