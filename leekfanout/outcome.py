@@ -107,8 +107,10 @@ def _judge_bad_request(answer: Answer, reason: str) -> Outcome:
     if isinstance(body, dict):
         errors = body.get("errors")
         if isinstance(errors, list) and (refusals := tuple(_refusals(errors))):
+            named = len({refusal.document_id for refusal in refusals})
             failed = body.get("failed")
-            names_all = not isinstance(failed, int) or failed <= len(refusals)
+            # An entry that can't be read, or a name that comes twice, leaves somebody unnamed.
+            names_all = max(failed if isinstance(failed, int) else 0, len(errors)) <= named
             return Outcome(Verdict.REFUSED, reason, refusals=refusals, names_all=names_all)
         if isinstance(body.get("error"), dict):
             return Outcome(Verdict.PAUSE, reason)
