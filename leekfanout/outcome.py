@@ -142,7 +142,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
     else:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # rubbish, or numbers beyond what C takes
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
