@@ -156,7 +156,7 @@ def retry_delay_s(attempt: int, randomness: random.Random) -> float:
     Exponential with full jitter: anything between nothing and the cap, so that agents that failed
     together do not come back together.
     """
-    cap = min(RETRY_DELAY_MAX_S, RETRY_DELAY_BASE_S * 2.0 ** min(attempt, 16))
+    cap = min(RETRY_DELAY_MAX_S, RETRY_DELAY_BASE_S * 2.0 ** min(attempt - 1, 16))
     return randomness.uniform(0.0, cap)
 
 
