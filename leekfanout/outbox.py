@@ -24,6 +24,8 @@ class Parcel:
     batch: Batch
     body: Body
     attempts: int = 0
+    begun_at: float = 0.0
+    """When its latest POST began."""
     refusals: int = 0
     """Answers that refuse it without naming a document."""
     confirmed_before: int = 0
@@ -156,6 +158,7 @@ class Outbox:
                 parcel = self._next_parcel(now)
                 if parcel is not None:
                     parcel.attempts += 1
+                    parcel.begun_at = now
                     self.posts_under_way += 1
                     return parcel
                 self._idle += 1
@@ -249,7 +252,9 @@ class Outbox:
             if parcel.attempts == 1 and not parcel.suspect:
                 parcel.confirmed_before = self.confirmed
             if breaks:
-                self._breaker.failed(now, at_once=at_once, retry_after_s=retry_after_s)
+                self._breaker.failed(
+                    now, begun_at=parcel.begun_at, at_once=at_once, retry_after_s=retry_after_s
+                )
             else:
                 self._breaker.succeeded()
             if parcel.batch in self._held:

@@ -187,6 +187,7 @@ class Breaker:
         self._failures_in_a_row = 0
         self._probes_failed = 0
         self._trial_under_way = False
+        self._half_open_since = 0.0
         self.probing = False
         """Whether a probe is under way."""
         self.state = BreakerState.CLOSED
@@ -217,6 +218,7 @@ class Breaker:
             return
         if ready:
             self.state = BreakerState.HALF_OPEN
+            self._half_open_since = now
             self._trial_under_way = False
         else:
             self._probes_failed += 1
@@ -230,13 +232,18 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.opened_at = None
 
-    def failed(self, now: float, *, at_once: bool, retry_after_s: float | None) -> None:
+    def failed(
+        self, now: float, *, begun_at: float, at_once: bool, retry_after_s: float | None
+    ) -> None:
         """Take a POST that failed; ``at_once`` where one failure is proof enough.
 
-        A failure that comes from a POST begun before the breaker opened changes nothing.
+        One that was begun (at ``begun_at``) before the breaker opened says nothing new: while the
+        breaker is half-open, only the trial's failure counts.
         """
         self._failures_in_a_row += 1
         if self.state is BreakerState.HALF_OPEN:
+            if begun_at < self._half_open_since:
+                return
             self._probes_failed += 1
         elif self.state is BreakerState.OPEN or not (
             at_once or self._failures_in_a_row >= FAILURES_TO_OPEN
