@@ -120,6 +120,9 @@ def _api_trouble(error: Exception, place: str) -> Check:
             f"The proxy in front of {place} can't be used.",
             "Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
         )
+    if not isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError)):
+        # requests looks for the files before it connects, and raises an OSError of its own.
+        return trouble(Kind.TLS, f"A file of certificates for {place} can't be read.")
     if isinstance(error, requests.exceptions.ReadTimeout):
         error = TimeoutError()
     found = network_trouble(error, place)

@@ -41,8 +41,11 @@ def network_trouble(error: BaseException, place: str) -> Check | None:
             )
     for cause in causes:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, TimeoutError):
-            reason = (cause.reason or "unknown error").replace("_", " ").lower()
-            return trouble(Kind.TLS, f"TLS with {place} fails: {reason}.")
+            reason = getattr(cause, "reason", None) or "unknown error"
+            words = f"TLS with {place} fails: {reason.replace('_', ' ').lower()}."
+            return trouble(Kind.TLS, words)
+        if isinstance(cause, FileNotFoundError):
+            return trouble(Kind.TLS, f"A file of certificates for {place} is not there any more.")
         if isinstance(cause, (socket.gaierror, UnicodeError)):
             return trouble(Kind.HOST_UNKNOWN, f"The host in {place} can't be resolved.")
         if isinstance(cause, ConnectionRefusedError):
