@@ -4,6 +4,7 @@ Connecting may take seconds, and the main loop must not stand still for it: a th
 hands the source over once it is done. The source is used by one thread at a time all the same.
 """
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -66,7 +67,7 @@ class Link:
         self.state = LinkState.DOWN
         self.connected_at = 0.0
         self.due = 0.0
-        """When to connect, in monotonic seconds, while it is down."""
+        """When to connect, in monotonic seconds; never while that is under way."""
         self._retries = Retries(addresses, random.Random())  # noqa: S311
         self._notify = notify
         self._result: SourceError | bool = False
@@ -74,6 +75,7 @@ class Link:
     def connect(self) -> None:
         """Begin to connect."""
         self.state = LinkState.CONNECTING
+        self.due = math.inf
         self._result = False
         threading.Thread(target=self._connect, name="connect", daemon=True).start()
 

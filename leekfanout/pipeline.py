@@ -225,7 +225,7 @@ class Pipeline:
         """Take in what has arrived; True if there may be more."""
         wanted = (
             self._link.state is LinkState.UP
-            and self._phase is Phase.RUNNING
+            and (self._phase is Phase.RUNNING or self._source.still_arriving)
             and self._custody.may_read(self._batcher.last_tag)
         )
         fd = self._source.fileno() if wanted else -1
@@ -319,7 +319,7 @@ class Pipeline:
             link.connect()
         if link.state is LinkState.CONNECTING:
             if not self._finish_connecting(now):
-                return link.due if link.state is LinkState.DOWN else math.inf
+                return link.due
             self._tick_due = now
         if link.state in {LinkState.UP, LinkState.HANDED_BACK}:
             if now >= self._tick_due:
@@ -335,6 +335,8 @@ class Pipeline:
             self._report_down(error)
             return False
         log.info("broker.connected", address=self._source.address)
+        if self._phase is not Phase.RUNNING:  # told to stop meanwhile
+            self._source.stop_consuming()
         self._batcher.tags_begin_again()
         self._stats.set("connected_at", time.time())
         if self._broker is not None:
@@ -433,7 +435,6 @@ class Pipeline:
             log.info("drain.begun", batches=self._outbox.batches_held)
             self._phase = Phase.DRAINING
             self._drain_due = now + max(0.0, self._drain_timeout_s - GOODBYE_S)
-            self._batcher.close(ClosedBy.DRAIN)
             if self._link.state is LinkState.UP:
                 self._source.stop_consuming()
         elif self._stop_requests > 1:
@@ -441,6 +442,10 @@ class Pipeline:
 
     def _end_if_drained(self, now: float) -> None:
         outbox = self._outbox
+        arriving = self._link.state is LinkState.UP and self._source.still_arriving
+        if arriving and now < self._drain_due:
+            return
+        self._batcher.close(ClosedBy.DRAIN)
         # While the breaker is open nothing is delivered, and what is in hand is in good keeping.
         hopeless = outbox.breaker_state is BreakerState.OPEN and not outbox.posts_under_way
         if outbox.batches_held == 0 or hopeless or now >= self._drain_due:

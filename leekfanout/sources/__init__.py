@@ -39,6 +39,9 @@ class Source(Protocol):
     """Whether the broker keeps a message until it is acked."""
     address: str
     """The broker address in use or tried last, without its password."""
+    still_arriving: bool
+    """Whether messages that nobody else keeps are under way to us: until :meth:`receive` has seen
+    the end of them, which it does some time after :meth:`stop_consuming`. Never where ``acks``."""
 
     def connect(self) -> None:
         """Connect to the next broker address, and consume. Blocks for some seconds at most.

@@ -45,6 +45,7 @@ class AmqpSource:
     """
 
     acks = True
+    still_arriving = False
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription

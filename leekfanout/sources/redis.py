@@ -37,6 +37,7 @@ OVERRUN_BYTES: Final = 262_144
 DUPLICATES_REMEMBERED: Final = 1_000
 """As many as kombu remembers where workers publish to two channels (``sentinel_fanout_compat``)."""
 
+_UNSUBSCRIBED: Final = (b"punsubscribe", b"unsubscribe")
 _NOT_ENOUGH: Final = object()
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -59,6 +60,7 @@ class RedisSource:
         options = subscription.transport_options
         # kombu's 0 switches its checks off. We have no other way to notice a half-open connection.
         self._ping_every_s = min(options.get("health_check_interval") or PING_EVERY_S, PING_EVERY_S)
+        self.still_arriving = False
         self._connection: Any = None
         self._socket: Any = None
         self._reader = _new_reader()
@@ -146,6 +148,7 @@ class RedisSource:
             if isinstance(reply, Exception):
                 raise reply
         self._socket.setblocking(False)
+        self.still_arriving = True
         self._kind = b"pmessage" if wanted.command == "PSUBSCRIBE" else b"message"
         self._tag = 0
         self._ping_due = 0.0
@@ -194,6 +197,9 @@ class RedisSource:
         """Heed a PONG, a confirmation or an error: that it came at all is what matters of most."""
         if isinstance(reply, hiredis.ReplyError):
             raise in_plain_words(reply, self.address, self._subscription)
+        # ["punsubscribe", pattern, subscriptions left]: nothing is sent to us behind the last one.
+        if type(reply) is list and reply[0] in _UNSUBSCRIBED and reply[-1] == 0:
+            self.still_arriving = False
 
     def _is_duplicate(self, message_id: str | None) -> bool:
         """Whether the message came on the other channel already; one without an id never did."""
@@ -274,7 +280,7 @@ class RedisSource:
             raise SourceError(f"{self.address} takes nothing more; the connection is given up.")
 
     def stop_consuming(self) -> None:
-        """Unsubscribe without waiting; what is under way still arrives."""
+        """Unsubscribe without waiting (see :attr:`Source.still_arriving`)."""
         verb = b"PUNSUBSCRIBE" if self._kind == b"pmessage" else b"UNSUBSCRIBE"
         with suppress(OSError):
             self._socket.send(b"*1\r\n$%d\r\n%s\r\n" % (len(verb), verb))
@@ -292,6 +298,7 @@ class RedisSource:
     def close(self, wait_s: float = 0.0) -> None:
         """Close the connection (see :class:`Source`); there is no goodbye to wait for."""
         connection, self._connection, self._socket, self._watch = self._connection, None, None, None
+        self.still_arriving = False
         if connection is not None:
             with suppress(OSError, redis.RedisError):
                 connection.disconnect()
