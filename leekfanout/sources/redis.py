@@ -5,6 +5,7 @@ less than through its ``PubSub``. Nothing is declared or bound: kombu's PUBLISH 
 what kombu would keep for one is never read (see ``redis_orphans``).
 """
 
+import math
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -250,10 +251,14 @@ class RedisSource:
 
         Anything that arrives counts as an answer, since a PONG comes after all that was sent before.
         """
-        if now < self._ping_due:
-            return self._ping_due
-        if self._watch is not None:
-            self._watch.tick(now)
+        due = self._watch.tick(now) if self._watch is not None else math.inf
+        if now >= self._ping_due:
+            self._ping_due = now + self._ping_every_s
+            self._expect_answers()
+            self._ping()
+        return min(due, self._ping_due)
+
+    def _expect_answers(self) -> None:
         # What we leave unread is no sign of death: so look before saying so.
         if self._heard or (self._pings_unanswered and self._fill()):
             self._pings_unanswered = 0
@@ -265,9 +270,6 @@ class RedisSource:
             )
         self._heard = False
         self._pings_unanswered += 1
-        self._ping()
-        self._ping_due = now + self._ping_every_s
-        return self._ping_due
 
     def _ping(self) -> None:
         try:

@@ -15,7 +15,10 @@ from leekfanout.sources.redis_connection import socket_arguments
 
 SENTINEL_TIMEOUT_S: Final = 1.0
 """For each sentinel: they are asked one after the other, and some may be away."""
-ASK_EVERY_S: Final = 10.0
+ASK_EVERY_S: Final = 5.0
+"""A failover that was ordered demotes the old master about ten seconds after the new one is there."""
+LOOK_AFTER_S: Final = 0.5
+"""When to look for the answer."""
 
 
 def find_master(subscription: Subscription, sentinels: tuple[Address, ...]) -> Address:
@@ -52,7 +55,7 @@ def find_master(subscription: Subscription, sentinels: tuple[Address, ...]) -> A
 
 
 class MasterWatch:
-    """Asks the sentinels every ten seconds, on a thread, whether the master is another one now.
+    """Asks the sentinels every five seconds, on a thread, whether the master is another one now.
 
     A master that is demoted cuts its clients off, and one that hangs misses its PINGs; but one that
     is cut off from the sentinels stays up, and silent, while a new one takes its place.
@@ -68,15 +71,21 @@ class MasterWatch:
         self._due = 0.0
         self._thread: threading.Thread | None = None
 
-    def tick(self, now: float) -> None:
-        """Raise SourceError if there is another master; ask again when it is time. Never blocks."""
+    def tick(self, now: float) -> float:
+        """Ask again when it is time, without blocking; return when to call next.
+
+        Raises SourceError if the sentinels have named another master.
+        """
         if self._found != self._master:
             host, port = self._found
             raise SourceError(f"Sentinel has made {host}:{port} the master; connecting to that.")
-        if now >= self._due and not (self._thread is not None and self._thread.is_alive()):
+        asking = self._thread is not None and self._thread.is_alive()
+        if now >= self._due and not asking:
             self._due = now + ASK_EVERY_S
             self._thread = threading.Thread(target=self._ask, name="sentinel", daemon=True)
             self._thread.start()
+            asking = True
+        return now + LOOK_AFTER_S if asking else self._due
 
     def _ask(self) -> None:
         # No answer is no news: the connection to the master that we have is the better witness.

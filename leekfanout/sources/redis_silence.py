@@ -3,7 +3,6 @@
 PUB/SUB tells nobody that a name is wrong: another database, prefix or exchange is plain silence.
 """
 
-import select
 import time
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -14,7 +13,6 @@ import redis
 
 from leekfanout.addresses import parse_address
 from leekfanout.config import Subscription
-from leekfanout.errors import SourceError
 from leekfanout.sources.redis_channels import channels
 from leekfanout.sources.redis_connection import in_plain_words, open_connection
 from leekfanout.sources.redis_sentinel import find_master
