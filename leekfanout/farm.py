@@ -125,19 +125,23 @@ class Farm:
         for process in self._all():
             process.hurry(now)
 
-    def reap(self, now: float) -> None:
-        """Collect every process that has ended, adopted orphans too, which come to PID 1."""
+    def reap(self, now: float) -> set[int]:
+        """Collect every process that has ended; return those that are no subscription's.
+
+        Among these are adopted orphans, which come to PID 1.
+        """
+        others: set[int] = set()
         oom_killed: bool | None = None
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return others
             if pid == 0:
-                return
+                return others
             process = next((one for one in self._all() if one.pid == pid), None)
             if process is None:
-                log.debug("process.orphan", pid=pid)
+                others.add(pid)
                 continue
             if oom_killed is None:
                 oom_killed = self._oom_kills.happened()

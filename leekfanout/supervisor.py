@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from leekfanout import logs, proctitle
+from leekfanout import child, logs, proctitle
 from leekfanout.agent_api import AgentApi
 from leekfanout.config import Settings, Subscription
 from leekfanout.control import ControlServer
@@ -21,6 +21,9 @@ from leekfanout.rpc import Rpc
 from leekfanout.supervisor_api import Mood, SupervisorApi
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+Check = Callable[[Sequence[Subscription]], int]
+"""Reports how brokers and APIs are, and returns an exit code."""
 
 log = logs.get("supervisor")
 
@@ -43,6 +46,7 @@ class Supervisor:
         Raises AgentRunsError if another agent listens on ``socket_path``. Where no socket can be
         made there, this one runs without control, since delivering is more important.
         """
+        self._checking = 0
         self._mood = Mood.RUNNING
         self._selector = selectors.DefaultSelector()
         self._signals, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -51,8 +55,11 @@ class Supervisor:
         self._farm = Farm(around, load, time.monotonic())
         self._control = self._open_control(socket_path)
 
-    def run(self, subscriptions: Sequence[Subscription]) -> int:
-        """Start a process for each subscription, and return the exit code once all is over."""
+    def run(self, subscriptions: Sequence[Subscription], check: Check) -> int:
+        """Start a process for each subscription, and return the exit code once all is over.
+
+        ``check`` runs once, in one more process.
+        """
         proctitle.set_title("leekfanout: supervisor")
         self._selector.register(self._signals, selectors.EVENT_READ, self._receive_signals)
         signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
@@ -60,8 +67,12 @@ class Supervisor:
             signal.signal(number, _wake)
         log.info("supervisor.started", pid=os.getpid(), subscriptions=len(subscriptions))
         self._farm.open(subscriptions, time.monotonic())
+        self._start_checks(subscriptions, check)
         while self._mood is not Mood.SHUTDOWN or not self._farm.quiet:
             self._turn()
+        if self._checking:
+            os.kill(self._checking, signal.SIGKILL)
+            os.waitpid(self._checking, 0)
         if self._control is not None:
             self._control.close()
         log.info("supervisor.stopped")
@@ -92,7 +103,16 @@ class Supervisor:
 
     def handle_chld(self) -> None:
         """Collect the processes that have ended."""
-        self._farm.reap(time.monotonic())
+        if self._checking in self._farm.reap(time.monotonic()):
+            self._checking = 0
+
+    def _start_checks(self, subscriptions: Sequence[Subscription], check: Check) -> None:
+        try:
+            self._checking = child.fork(
+                "leekfanout: checks", self._release, lambda: check(subscriptions)
+            )
+        except OSError as error:
+            log.warning("check.fork", error=error.strerror)
 
     def _turn(self) -> None:
         now = time.monotonic()

@@ -75,9 +75,8 @@ def main() -> int:
     state_dir, path = Path(sys.argv[1]), Path(sys.argv[2])
     logs.configure("DEBUG", "json")
     settings = Settings(state_dir=state_dir, drain_timeout_s=float(os.environ.get("DRAIN_S", "2")))
-    return Supervisor(settings, state_dir / "control.sock", live, lambda: load(path)).run(
-        load(path)
-    )
+    supervisor = Supervisor(settings, state_dir / "control.sock", live, lambda: load(path))
+    return supervisor.run(load(path), lambda _: 0)
 
 
 if __name__ == "__main__":

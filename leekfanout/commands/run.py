@@ -5,7 +5,7 @@ import gc
 import os
 from collections.abc import Callable, Sequence
 
-from leekfanout import config, control_client, logs, proctitle, subscription
+from leekfanout import config, control_client, logs, proctitle, startup_checks, subscription
 from leekfanout.config import Subscription
 from leekfanout.errors import FixedConfigError
 from leekfanout.supervisor import Supervisor
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     # write to it, and so doesn't copy its pages.
     gc.collect()
     gc.freeze()
-    return supervisor.run(subscriptions)
+    return supervisor.run(subscriptions, startup_checks.report)
 
 
 def _loader(args: argparse.Namespace) -> Callable[[], Sequence[Subscription]]:
