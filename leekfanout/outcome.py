@@ -27,7 +27,7 @@ FAILURES_BEFORE_BISECT: Final = 20
 
 OVERLOAD_STATUSES: Final = frozenset({408, 425, 429})
 APPLICATION_STATUSES: Final = frozenset({401, 402, 403, 404, 405, 407, 410, 421, 426, 431})
-"""They speak of the key, the URL, the headers, the connection or a proxy's own password (RFC 9110, 15.5;
+"""They speak of the key, the URL, the headers, the connection or a proxy's password (RFC 9110, 15.5;
 RFC 6585), not of what was posted: every batch would be answered so."""
 
 
