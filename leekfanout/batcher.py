@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from leekfanout import logs
 from leekfanout.deadletters import DeadLetter, Kind
 from leekfanout.errors import BadEventError
 from leekfanout.events import Documents, EventTally, decode
+
+log = logs.get("batcher")
 
 FIRST_GROWTH: Final = 2.0
 GROWTH_MARGIN: Final = 1.05
@@ -248,9 +251,14 @@ class Batcher:
         try:
             if self._documents.add(event):
                 self._usable_events += 1
+            return
         except BadEventError as error:
-            self._events -= 1  # _set_aside counts it
-            self._set_aside("event", str(error), as_payload(event) if body is None else body)
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  # a mistake of ours must cost one event at the most
+            log.exception("event.unexpected")
+            reason = f"An unexpected {type(error).__name__} in leekfanout."
+        self._events -= 1  # _set_aside counts it
+        self._set_aside("event", reason, as_payload(event) if body is None else body)
 
     def _set_aside(self, kind: Kind, reason: str, payload: bytes) -> None:
         self._events += 1

@@ -196,6 +196,8 @@ def configure(level: str = "INFO", log_format: str | None = None) -> None:
     root.handlers[:] = [handler]
     # Libraries speak only when something is wrong: at DEBUG they write lines for each message.
     root.setLevel(logging.WARNING)
+    # py-amqp warns of each answer that comes while a channel closes, which is what closing is like.
+    logging.getLogger("amqp").setLevel(logging.ERROR)
     logging.getLogger("leekfanout").setLevel(level.upper())
 
 
