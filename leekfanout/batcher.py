@@ -251,14 +251,14 @@ class Batcher:
         try:
             if self._documents.add(event):
                 self._usable_events += 1
-            return
         except BadEventError as error:
-            reason = str(error)
-        except Exception as error:  # noqa: BLE001  # a mistake of ours must cost one event at the most
+            self._events -= 1  # _set_aside counts it
+            self._set_aside("event", str(error), as_payload(event) if body is None else body)
+        except Exception as error:  # a mistake of ours must cost one event at the most
             log.exception("event.unexpected")
+            self._events -= 1
             reason = f"An unexpected {type(error).__name__} in leekfanout."
-        self._events -= 1  # _set_aside counts it
-        self._set_aside("event", reason, as_payload(event) if body is None else body)
+            self._set_aside("event", reason, as_payload(event) if body is None else body)
 
     def _set_aside(self, kind: Kind, reason: str, payload: bytes) -> None:
         self._events += 1
