@@ -95,7 +95,8 @@ class BrokerCustody:
     def may_read(self, last_tag: int) -> bool:
         return (
             not self._outbox.is_full
-            and self.ledger.bytes_held < self._in_flight_max_bytes
+            # Not those that are acked: they become free by an answer that has to be read.
+            and self.ledger.unacked_bytes < self._in_flight_max_bytes
             and self.ledger.outstanding(last_tag) < self._prefetch_count
         )
 

@@ -72,6 +72,7 @@ class Ledger:
         self._acked_up_to = 0
         self._acked_beyond = 0
         self._last_tag = 0
+        self._acked_bytes = 0
         self.bytes_held = 0
         """Bytes of the batches that aren't done, and of messages whose ack may not have arrived."""
 
@@ -131,7 +132,7 @@ class Ledger:
             if entry.singly_acked:
                 self._acked_beyond -= own
             else:
-                self._acked.append(entry)
+                self._note_ack(entry)
                 if own:
                     multiple = entry.last_own_tag
         if multiple:
@@ -144,23 +145,32 @@ class Ledger:
         for entry in self._entries:
             if entry.done and not entry.singly_acked and entry.done_at <= done_before:
                 entry.singly_acked = True
-                self._acked.append(entry)
+                self._note_ack(entry)
                 self._acked_beyond += entry.last_own_tag - acked_up_to
                 for tag in range(acked_up_to + 1, entry.last_own_tag + 1):
                     yield Ack(tag, multiple=False)
             acked_up_to = entry.last_own_tag
+
+    def _note_ack(self, entry: _Entry) -> None:
+        self._acked.append(entry)
+        self._acked_bytes += entry.batch.size_bytes
 
     def held_until(self, held_for_s: float) -> float | None:
         """Return when :meth:`acks` will have acks beyond a gap to give, or None if there are none."""
         held = [e.done_at for e in self._entries if e.done and not e.singly_acked]
         return min(held) + held_for_s if held else None
 
+    @property
+    def unacked_bytes(self) -> int:
+        """Bytes of :attr:`bytes_held` that no ack was sent for."""
+        return self.bytes_held - self._acked_bytes
+
     # Barriers: since when the broker knows of an ack
 
     @property
     def unbarred_bytes(self) -> int:
         """Bytes of messages that are acked without the broker having said so."""
-        return sum(e.batch.size_bytes for e in self._acked) if not self._barred else 0
+        return self._acked_bytes if not self._barred else 0
 
     def barrier_sent(self) -> None:
         """Note that the broker was asked something after all acks so far."""
@@ -173,7 +183,9 @@ class Ledger:
         self._barred = 0
 
     def _release(self, entry: _Entry) -> None:
-        self.bytes_held -= entry.batch.drop_messages()
+        freed = entry.batch.drop_messages()
+        self.bytes_held -= freed
+        self._acked_bytes -= freed
 
     # Lost connections
 
@@ -226,6 +238,7 @@ class Ledger:
         self._acked.clear()
         self._entries.clear()
         self._barred = self._acked_up_to = self._acked_beyond = self._last_tag = 0
+        self._acked_bytes = 0
 
     def _remember(self, entry: _Entry, now: float) -> None:
         self._remembered_until = now + REMEMBERED_FOR_S
