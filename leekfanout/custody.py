@@ -106,9 +106,9 @@ class BrokerCustody:
         Raises SourceError when the connection is lost.
         """
         ledger = self.ledger
-        ledger.forget_old(now)
         if not self.connected:
             return float("inf")
+        ledger.forget_old(now)
         self.ack(now, ACK_HELD_MAX_S)
         if ledger.unbarred_bytes and not self._barrier_under_way:
             if now >= self._barrier_due or ledger.unbarred_bytes >= BARRIER_EVERY_BYTES:
@@ -137,7 +137,7 @@ class BrokerCustody:
     def connection_lost(self, now: float) -> None:
         """Note that all delivery tags are void. The open batch must have been closed."""
         self.connected = False
-        self.ledger.connection_lost(now)
+        self.ledger.connection_lost()
 
     def hand_back(self, now: float) -> list[Batch]:
         """Return all messages to the broker; return the batches that are forgotten with them.

@@ -67,7 +67,7 @@ class Ledger:
         self._barred = 0
         self._remembered: dict[bytes, list[_Entry]] = {}
         self._remembered_count = 0
-        self._remembered_until = 0.0
+        self._forget_at: float | None = None
         self._recognised_in_open: list[_Entry] = []
         self._acked_up_to = 0
         self._acked_beyond = 0
@@ -189,13 +189,13 @@ class Ledger:
 
     # Lost connections
 
-    def connection_lost(self, now: float) -> None:
+    def connection_lost(self) -> None:
         """Void all tags, and remember the messages that the broker may deliver again.
 
         The open batch must have been closed before.
         """
         for entry in (*self._acked, *(e for e in self._entries if not e.singly_acked)):
-            self._remember(entry, now)
+            self._remember(entry)
         self._begin_connection()
 
     def hand_back(self, now: float) -> list[Batch]:
@@ -214,7 +214,7 @@ class Ledger:
                 if entry.done:  # and acked just before, as the caller must
                     continue
                 if keep:
-                    self._remember(entry, now)
+                    self._remember(entry)
                 elif self._not_done.pop(entry.batch, None):
                     self.bytes_held -= entry.batch.drop_bodies() + entry.batch.drop_messages()
                     dropped.append(entry.batch)
@@ -233,15 +233,13 @@ class Ledger:
             yield chain
 
     def _begin_connection(self) -> None:
-        for entry in self._acked:
-            self._release(entry)
         self._acked.clear()
         self._entries.clear()
         self._barred = self._acked_up_to = self._acked_beyond = self._last_tag = 0
         self._acked_bytes = 0
+        self._forget_at = None
 
-    def _remember(self, entry: _Entry, now: float) -> None:
-        self._remembered_until = now + REMEMBERED_FOR_S
+    def _remember(self, entry: _Entry) -> None:
         for message in entry.own_messages():
             self._remembered.setdefault(_digest(message), []).append(entry)
             self._remembered_count += 1
@@ -271,10 +269,24 @@ class Ledger:
         return True
 
     def forget_old(self, now: float) -> None:
-        """Forget the remembered messages that didn't come again for so long that they won't."""
-        if self._remembered and now > self._remembered_until:
-            self._remembered.clear()
-            self._remembered_count = 0
+        """Forget the messages that didn't come again for so long that they won't.
+
+        To be called while connected: the time begins with the first call after a loss, since nothing
+        can come before. What is still under way stays, or it would be posted twice.
+        """
+        if not self._remembered:
+            return
+        if self._forget_at is None:
+            self._forget_at = now + REMEMBERED_FOR_S
+        elif now > self._forget_at:
+            self._forget_at = now + REMEMBERED_FOR_S
+            under_way = {
+                digest: kept
+                for digest, entries in self._remembered.items()
+                if (kept := [entry for entry in entries if not entry.done])
+            }
+            self._remembered = under_way
+            self._remembered_count = sum(map(len, under_way.values()))
 
 
 def _digest(message: bytes) -> bytes:
