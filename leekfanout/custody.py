@@ -142,12 +142,11 @@ class BrokerCustody:
     def hand_back(self, now: float) -> list[Batch]:
         """Return all messages to the broker; return the batches that are forgotten with them.
 
-        No POST may be under way. Raises SourceError when the connection is lost meanwhile.
+        Raises SourceError when the connection is lost meanwhile.
         """
         self.ack(now, 0.0)
         self.connected = False
-        dropped = self.ledger.hand_back(now)
-        self._outbox.discard(dropped)
+        dropped = self.ledger.hand_back(self._outbox.withdraw)
         self._source.hand_back()
         return dropped
 

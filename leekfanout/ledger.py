@@ -11,7 +11,7 @@ ack for. The ledger then remembers those messages by a digest of their bodies. O
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Final
 
@@ -28,7 +28,16 @@ or to another consumer."""
 class _Entry:
     """A batch in the ledger, and what it still waits for."""
 
-    __slots__ = ("batch", "done", "done_at", "recognised", "singly_acked", "waiters", "waiting_for")
+    __slots__ = (
+        "batch",
+        "done",
+        "done_at",
+        "follows",
+        "recognised",
+        "singly_acked",
+        "waiters",
+        "waiting_for",
+    )
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -40,6 +49,8 @@ class _Entry:
         self.singly_acked = False
         self.recognised = False
         """Whether some of its messages came again and are in earlier batches."""
+        self.follows = False
+        """Whether its first message began in the batch before it."""
 
     def wait_for(self, other: "_Entry") -> None:
         if not other.done:
@@ -72,6 +83,7 @@ class Ledger:
         self._acked_up_to = 0
         self._acked_beyond = 0
         self._last_tag = 0
+        self._last_continues = False
         self._acked_bytes = 0
         self.bytes_held = 0
         """Bytes of the batches that aren't done, and of messages whose ack may not have arrived."""
@@ -81,13 +93,15 @@ class Ledger:
     def opened(self, batch: Batch) -> None:
         """Take a closed batch: it is under way from now on."""
         entry = _Entry(batch)
-        if self._entries and self._entries[-1].batch.continues:
+        entry.follows = self._last_continues
+        if entry.follows and self._entries:  # else it is acked already
             entry.wait_for(self._entries[-1])
         for awaited in self._recognised_in_open:
             entry.recognised = True
             entry.wait_for(awaited)
         self._recognised_in_open = []
         self._last_tag = batch.last_tag
+        self._last_continues = batch.continues
         self._entries.append(entry)
         self._not_done[batch] = entry
         self.bytes_held += batch.size_bytes
@@ -198,26 +212,33 @@ class Ledger:
             self._remember(entry)
         self._begin_connection()
 
-    def hand_back(self, now: float) -> list[Batch]:
-        """Void all tags since all messages are handed back; return the batches to be dropped.
+    def hand_back(self, withdraw: Callable[[list[Batch]], bool]) -> list[Batch]:
+        """Void all tags since all messages are handed back; return the batches that are dropped.
 
-        What is done must have been acked before. The broker answers the close of a channel after all
-        acks on it, so there is nothing to be remembered of those.
+        ``withdraw`` takes batches from the senders, all or none: False where it is too late for one.
+        What is done must have been acked before; it is remembered in case the connection breaks
+        before the broker has said that it has those acks.
 
-        A batch is kept where dropping it would post something twice: one that has been posted in
-        part, has messages of earlier batches, or shares a message with a batch that is kept or done.
+        A batch is kept where dropping it would post something twice: one that can't be withdrawn, has
+        been posted in part, has messages of earlier batches, or shares a message with a batch that is
+        kept or done.
         """
         dropped: list[Batch] = []
+        for entry in self._acked:
+            self._remember(entry)
         for chain in self._chains():
-            keep = any(e.done or e.batch.begun or e.recognised for e in chain)
+            waiting = [entry.batch for entry in chain if entry.batch in self._not_done]
+            # A chain whose first entry follows another one lacks that one, which is done, then.
+            tied = chain[0].follows or any(e.done or e.batch.begun or e.recognised for e in chain)
+            if tied or not withdraw(waiting):
+                for entry in chain:
+                    if not entry.singly_acked:
+                        self._remember(entry)
+                continue
             for entry in chain:
-                if entry.done:  # and acked just before, as the caller must
-                    continue
-                if keep:
-                    self._remember(entry)
-                elif self._not_done.pop(entry.batch, None):
-                    self.bytes_held -= entry.batch.drop_bodies() + entry.batch.drop_messages()
-                    dropped.append(entry.batch)
+                self.bytes_held -= entry.batch.drop_bodies() + entry.batch.drop_messages()
+                self._not_done.pop(entry.batch, None)
+            dropped += waiting
         self._begin_connection()
         return dropped
 
@@ -237,6 +258,7 @@ class Ledger:
         self._entries.clear()
         self._barred = self._acked_up_to = self._acked_beyond = self._last_tag = 0
         self._acked_bytes = 0
+        self._last_continues = False
         self._forget_at = None
 
     def _remember(self, entry: _Entry) -> None:
@@ -254,8 +276,8 @@ class Ledger:
 
     @property
     def recognises_in_open_batch(self) -> bool:
-        """Whether the open batch has messages that are in earlier batches."""
-        return bool(self._recognised_in_open)
+        """Whether the open batch has messages that are in earlier batches too."""
+        return bool(self._recognised_in_open) or self._last_continues
 
     def recognise(self, body: bytes) -> bool:
         """Whether a message is one that was remembered; it then goes with the open batch."""

@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -39,6 +39,8 @@ class _Held:
     parcels_left: int
     """Those that are neither confirmed nor dead-lettered."""
     size_bytes: int
+    under_way: int = 0
+    """Those that are being posted."""
 
 
 class Signal(Enum):
@@ -95,14 +97,24 @@ class Outbox:
             self._done.clear()
         return done
 
-    def discard(self, batches: Iterable[Batch]) -> None:
-        """Forget batches of which no parcel is being posted: their messages were handed back."""
+    def withdraw(self, batches: Sequence[Batch]) -> bool:
+        """Forget batches, since their messages are handed back.
+
+        False, and nothing is forgotten, if it is too late: the API has a part of one of them, or may
+        be getting it right now.
+        """
         with self._changed:
+            held = [self._held.get(batch) for batch in batches]
+            if any(each is None or each.under_way for each in held) or any(
+                batch.begun for batch in batches
+            ):
+                return False
             for batch in batches:
                 self._drop(batch)
             self._fresh = deque(p for p in self._fresh if p.batch in self._held)
             self._retries = [entry for entry in self._retries if entry[2].batch in self._held]
             heapq.heapify(self._retries)
+        return True
 
     def drain(self) -> list[Batch]:
         """Return the batches that aren't done, in the order they came, and forget them."""
@@ -159,6 +171,7 @@ class Outbox:
                 if parcel is not None:
                     parcel.attempts += 1
                     parcel.begun_at = now
+                    self._held[parcel.batch].under_way += 1
                     self.posts_under_way += 1
                     return parcel
                 self._idle += 1
@@ -248,7 +261,7 @@ class Outbox:
         """
         with self._changed:
             now = time.monotonic()
-            self.posts_under_way -= 1
+            self._given_back(parcel)
             if parcel.attempts == 1 and not parcel.suspect:
                 parcel.confirmed_before = self.confirmed
             if breaks:
@@ -262,8 +275,13 @@ class Outbox:
             self._changed.notify_all()
         self._notify()
 
-    def _answered(self, parcel: Parcel, confirmed: bool) -> None:
+    def _given_back(self, parcel: Parcel) -> None:
         self.posts_under_way -= 1
+        if held := self._held.get(parcel.batch):
+            held.under_way -= 1
+
+    def _answered(self, parcel: Parcel, confirmed: bool) -> None:
+        self._given_back(parcel)
         self._breaker.succeeded()
         if confirmed:
             self.confirmed += 1
