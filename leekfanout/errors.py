@@ -21,6 +21,25 @@ class FixedConfigError(ConfigError):
     """The subscriptions come from where they can't change while the agent runs."""
 
 
+class SubscriptionExistsError(LeekfanoutError):
+    """There is a subscription of this name already."""
+
+
+class SubscriptionUnknownError(LeekfanoutError):
+    """There is no subscription of this name."""
+
+
+class SubscriptionRefusedError(LeekfanoutError):
+    """The broker or the API of a new subscription can't be used.
+
+    ``refused``: it answered with a no; otherwise it was not reachable, or not able to serve.
+    """
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
 class AgentRunsError(LeekfanoutError):
     """Another agent runs with the same control socket, so this one must not."""
 

@@ -175,6 +175,23 @@ def secrets_of_url(url: str) -> set[str]:
     return secrets - {""}
 
 
+def redact_entry(value: Any, name: str = "") -> Any:
+    """Return what a configuration holds, JSON as it was written, without any secret.
+
+    >>> redact_entry({"app_key": "s3cret", "broker": "amqp://u:s3cret@h"})
+    {'app_key': '***', 'broker': 'amqp://u:***@h'}
+    """
+    if is_secret_name(name) and value is not None:
+        return MASK
+    if isinstance(value, Mapping):
+        return {key: redact_entry(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redact_entry(inner) for inner in value]
+    if isinstance(value, str) and ("://" in value or "@" in value):
+        return redact_url(value)
+    return value
+
+
 def _secrets_in(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():

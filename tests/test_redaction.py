@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from leekfanout import logs
 from leekfanout.config import Subscription
-from leekfanout.redaction import Mask, mask, redact_url, secrets_of
+from leekfanout.redaction import Mask, mask, redact_entry, redact_url, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,21 @@ def test_all_secrets_of_a_subscription_are_known() -> None:
         *("backend-pw", "management-pw", "sentinel-pw"),
     }
     assert not any(secret in repr(subscription()) for secret in secrets)
+
+
+def test_an_entry_is_shown_without_its_secrets() -> None:
+    entry = {
+        "app_key": "the-app-key",
+        "broker": "redis://:pw@a;redis://:pw@b",
+        "transport_options": {"sentinel_kwargs": {"password": "pw", "username": "leek"}},
+        "new": {"tokens": ["pw"], "urls": ["http://u:pw@h"], "port": 1, "nothing": None},
+    }
+    assert redact_entry(entry) == {
+        "app_key": "***",
+        "broker": "redis://:***@a;redis://:***@b",
+        "transport_options": {"sentinel_kwargs": {"password": "***", "username": "leek"}},
+        "new": {"tokens": "***", "urls": ["http://u:***@h"], "port": 1, "nothing": None},
+    }
 
 
 @pytest.mark.parametrize("formatter", [logs.TextFormatter(), logs.JsonFormatter()])
