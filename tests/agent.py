@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,20 @@ def subscription(broker: str, api: ApiDouble, **keys: Any) -> dict[str, Any]:
         "batch_max_window_in_seconds": 0.2,
         **keys,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a process has taken of its host, to be compared before and after a disturbance."""
+
+    rss_bytes: int
+    threads: int
+    fds: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        process = psutil.Process(pid)
+        return cls(process.memory_info().rss, process.num_threads(), process.num_fds())
 
 
 class _Logged:
@@ -84,6 +99,12 @@ class _Logged:
     def state_of(self, name: str = "shop-prod") -> Path:
         """The folder in which a subscription keeps its state."""
         return self.state_dir / name
+
+    def _show_log_of_failure(self, kind: object) -> None:
+        """Print the end of the log when a test fails: pytest shows what a failed test printed."""
+        if kind is not None and self._process is not None:
+            print(f"{self.log.name}, exit code {self._process.returncode}:")
+            print(self._process.output(20_000))
 
     def _until(self, condition: Any, timeout_s: float, what: str) -> Any:
         """Wait as :func:`until` does, but no longer than the process lives."""
@@ -195,7 +216,8 @@ class Agent(_Logged):
             self.close()
             raise
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._show_log_of_failure(kind)
         self.close()
 
     def close(self) -> None:
@@ -268,7 +290,8 @@ class Alone(_Logged):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._show_log_of_failure(kind)
         if self._process is not None:
             self._process.kill()
         self.close_lifeline()

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from typing import Literal, Self
+from urllib.parse import urlsplit, urlunsplit
 
 from tests.waiting import until
 
@@ -44,6 +45,12 @@ class TcpProxy:
         self._listener: socket.socket | None = _bound(0)
         self.port: int = self._listener.getsockname()[1]
         self._thread: threading.Thread | None = None
+
+    def url(self, url: str) -> str:
+        """Return ``url`` with this proxy in place of its host and port."""
+        parts = urlsplit(url)
+        user, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}"))
 
     @property
     def connections_open(self) -> int:

@@ -170,6 +170,12 @@ def test_latency_and_pace_delay_what_passes(proxy: TcpProxy) -> None:
         assert time.monotonic() - started >= 0.2
 
 
+def test_a_url_can_be_led_through_the_proxy(proxy: TcpProxy) -> None:
+    led = proxy.url("amqp://guest:p%40ss@broker:5672/a%2Fb?heartbeat=5")
+    assert led == f"amqp://guest:p%40ss@127.0.0.1:{proxy.port}/a%2Fb?heartbeat=5"
+    assert proxy.url("http://api:1") == f"http://127.0.0.1:{proxy.port}"
+
+
 def test_down_refuses_and_healed_accepts_on_the_same_port(proxy: TcpProxy) -> None:
     with connect(proxy) as peer:
         until(lambda: proxy.connections_open == 1, 5, "the connection to be accepted")

@@ -1,7 +1,7 @@
 """Signals, crashes and absences in mid-stream: what is in hand is delivered or kept."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,15 +25,10 @@ def stream(
 ) -> Iterator[list[Message]]:
     """Publish in the background; what was published (and heard) is there on leaving."""
     published: list[Message] = []
-    thread = threading.Thread(
-        target=lambda: published.extend(publish(url, Load(seed=7).messages(count))),
-        name="stream",
-    )
-    thread.start()
-    try:
+    with ThreadPoolExecutor(1, thread_name_prefix="stream") as pool:
+        publishing = pool.submit(publish, url, Load(seed=7).messages(count))
         yield published
-    finally:
-        thread.join(60)
+        published += publishing.result(60)
 
 
 def test_sigterm_in_mid_stream_leaves_the_rest_at_rabbitmq_and_repeats_nothing(
