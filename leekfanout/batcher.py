@@ -208,7 +208,7 @@ class Batcher:
             self._close_if_full()
             return
         if len(events) == 1:
-            self._add(events[0], body)
+            self._add(events[0], body, alone=True)
             self._close_if_full()
             return
         self._add_list(events, delivery_tag, body)
@@ -216,7 +216,7 @@ class Batcher:
     def _add_list(self, events: list[object], delivery_tag: int, body: bytes) -> None:
         left = len(events)
         for event in events:
-            self._add(event, None)
+            self._add(event, body, alone=False)
             left -= 1
             if self._events >= self._max_events and left:
                 self.close(ClosedBy.NUMBER, continues=True)
@@ -246,14 +246,14 @@ class Batcher:
         if self._keep_messages:
             self._messages.append(body)
 
-    def _add(self, event: object, body: bytes | None) -> None:
+    def _add(self, event: object, body: bytes, *, alone: bool) -> None:
         self._events += 1
         try:
             if self._documents.add(event):
                 self._usable_events += 1
         except BadEventError as error:
             self._events -= 1  # _set_aside counts it
-            self._set_aside("event", str(error), as_payload(event) if body is None else body)
+            self._set_aside("event", str(error), body if alone else as_payload(event, body))
         except Exception as error:  # a mistake of ours must cost one event at the most
             log.exception("event.unexpected")
             self._events -= 1
@@ -313,6 +313,12 @@ class Batcher:
         self._max_raw_bytes = max(1, int(self._max_bytes / (growth * GROWTH_MARGIN)))
 
 
-def as_payload(event: object) -> bytes:
-    """Return one event of a list message as JSON, for the dead letters."""
-    return json.dumps(event, ensure_ascii=True).encode()
+def as_payload(event: object, message: bytes) -> bytes:
+    """Return one event of a list ``message`` as JSON, for the dead letters.
+
+    It is the whole message if the event is nested so deeply that it was only just read.
+    """
+    try:
+        return json.dumps(event, ensure_ascii=True).encode()
+    except RecursionError:
+        return message
