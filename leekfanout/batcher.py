@@ -200,7 +200,8 @@ class Batcher:
 
     def message(self, delivery_tag: int, body: bytes, content_type: str | None) -> None:
         """Take one message (see :class:`~leekfanout.sources.Inbox`)."""
-        self._cover(delivery_tag, body)
+        self._cover(delivery_tag, body, len(body))
+        self.messages_taken += 1
         try:
             events = decode(body, content_type)
         except BadEventError as error:
@@ -219,30 +220,33 @@ class Batcher:
             self._add(event, body, alone=False)
             left -= 1
             if self._events >= self._max_events and left:
+                rest_bytes = len(body) * left // len(events)
+                self.raw_bytes -= rest_bytes
                 self.close(ClosedBy.NUMBER, continues=True)
-                self._cover(delivery_tag, body)
+                self._cover(delivery_tag, body, rest_bytes)
         self._close_if_full()
 
     def unusable(self, delivery_tag: int, payload: bytes, reason: str) -> None:
         """Take a message whose envelope can't be read (see :class:`~leekfanout.sources.Inbox`)."""
-        self._cover(delivery_tag, payload)
+        self._cover(delivery_tag, payload, len(payload))
+        self.messages_taken += 1
         self._set_aside("message", reason, payload)
         self._close_if_full()
 
     def recognised(self, delivery_tag: int, body: bytes) -> None:
         """Take a redelivered message whose events are being delivered, or were, already."""
-        self._cover(delivery_tag, body)
+        self._cover(delivery_tag, body, len(body))
+        self.messages_taken += 1
         self._events += 1
         self._close_if_full()
 
-    def _cover(self, delivery_tag: int, body: bytes) -> None:
+    def _cover(self, delivery_tag: int, body: bytes, raw_bytes: int) -> None:
         if not self._covers:
             self._covers = True
             self._first_tag = delivery_tag
             self.opened = True
         self.last_tag = delivery_tag
-        self.messages_taken += 1
-        self.raw_bytes += len(body)
+        self.raw_bytes += raw_bytes
         if self._keep_messages:
             self._messages.append(body)
 
