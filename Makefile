@@ -1,0 +1,64 @@
+# Each target works alone, and first, in a fresh clone. `make` lists them.
+
+VENV ?= .venv
+# Options for what a target runs: make run ARGS="--broker rabbitmq", make test ARGS="-k redis".
+ARGS ?=
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SUBSCRIPTIONS := /opt/app/conf/subscriptions.json
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all test-lowest lint bench bench-quick soak brokers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.demo ## run the agent if it is configured, else the demo
+	@if [ -n "$$LEEK_AGENT_SUBSCRIPTIONS" ] || [ -e $(SUBSCRIPTIONS) ]; then \
+		exec $(BIN)/leekfanout run $(ARGS); \
+	else \
+		echo "Neither LEEK_AGENT_SUBSCRIPTIONS nor $(SUBSCRIPTIONS) is there: this is the demo."; \
+		exec $(BIN)/leekfanout demo $(ARGS); \
+	fi
+
+test: brokers $(VENV)/.test ## run the tests, with real brokers
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: test-3.11 test-3.12 test-3.13 test-lowest ## run the tests on each supported Python
+
+test-3.%:
+	python=$$(sh tools/find-python.sh 3.$*) && $(MAKE) test VENV=.venv-3.$* PYTHON=$$python
+
+test-lowest: ## run the tests with the oldest supported versions of all dependencies
+	python=$$(sh tools/find-python.sh 3.11) && \
+		$(MAKE) test VENV=.venv-lowest PYTHON=$$python CONSTRAINTS="-c tools/lowest.txt"
+
+lint: $(VENV)/.test ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: brokers $(VENV)/.bench ## measure everything (under 15 minutes)
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: brokers $(VENV)/.bench ## measure the essentials (2 minutes)
+	$(BIN)/python -m bench --quick $(ARGS)
+
+soak: brokers $(VENV)/.test ## 30 minutes of random faults, and a report
+	$(BIN)/python -m tests.soak $(ARGS)
+
+brokers:
+	@sh tools/install-brokers.sh
+
+clean: ## remove the virtual environments and what the tools have left
+	rm -rf .venv* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(sh tools/find-python.sh) || exit 1; \
+	echo "Making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
+
+# One stamp for each extra: what is installed already isn't installed again.
+$(VENV)/.%: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing leekfanout[$*] into $(VENV)"
+	@$(PIP_INSTALL) $(CONSTRAINTS) --editable ".[$*]"
+	@touch $@
