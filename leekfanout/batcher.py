@@ -21,6 +21,9 @@ log = logs.get("batcher")
 FIRST_GROWTH: Final = 2.0
 GROWTH_MARGIN: Final = 1.05
 """How much a message grows on its way to a document is learned; until then it is guessed."""
+GROWTH_MIN: Final = 0.5
+"""The least that is taken for the growth. Heartbeats merge to next to nothing, but what follows them
+may not, and until it is known, the messages of a whole batch are in memory."""
 
 
 class ClosedBy(Enum):
@@ -313,8 +316,8 @@ class Batcher:
         self._set_growth(seen if seen > self._growth else 0.9 * self._growth + 0.1 * seen)
 
     def _set_growth(self, growth: float) -> None:
-        self._growth = growth
-        self._max_raw_bytes = max(1, int(self._max_bytes / (growth * GROWTH_MARGIN)))
+        self._growth = max(growth, GROWTH_MIN)
+        self._max_raw_bytes = max(1, int(self._max_bytes / (self._growth * GROWTH_MARGIN)))
 
 
 def as_payload(event: object, message: bytes) -> bytes:
