@@ -71,7 +71,8 @@ class Batch:
     continues: bool
     """Whether the last message has more events, which the next batch holds."""
     begun: bool = False
-    """Whether the API has taken a part of it, so that dropping it would post that part twice."""
+    """Whether a part of it is settled, with the API or among the dead letters, so that dropping it
+    would do that part twice."""
     size_bytes: int = field(init=False)
     """Bytes that it holds in memory: messages and bodies."""
 
@@ -296,6 +297,7 @@ class Batcher:
             closed_by,
             self._usable_events,
             continues,
+            begun=bool(self._dead_letters),
         )
         if bodies:
             self._learn(sum(len(body.content) for body in bodies))
