@@ -1,6 +1,8 @@
 """Health checks over TLS: certificates are verified, and ours are shown where they are asked for."""
 
+import contextlib
 import dataclasses
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from tests.processes import free_ports
 from tests.test_config import load_one
 from tests.test_health_api import READY, Api
 from tests.test_source_amqp_tls import TlsBroker, broker  # noqa: F401  # a fixture
+from tests.waiting import until
 
 
 class Certificates:
@@ -102,9 +105,16 @@ def test_a_rediss_server_is_verified(rediss: str, certificates: Certificates) ->
     assert check(f"?ssl_ca_certs={certificates.ca}&{ours}").ok
 
 
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def test_an_amqps_broker_is_verified(broker: Any) -> None:  # noqa: F811
     tls_broker: TlsBroker = broker
     url = f"amqps://guest:guest@localhost:{tls_broker.port}//"
+    until(lambda: listens(tls_broker.port), 20, "the TLS listener on 127.0.0.1")
     files = tls_broker.trusted()
     tls = {"ca": files.ca, "cert": files.cert, "key": files.key}
     assert check_broker(load_one(broker=url, broker_tls=tls)).ok
