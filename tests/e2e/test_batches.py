@@ -34,20 +34,19 @@ def test_a_lone_event_leaves_after_the_window_and_not_when_the_next_one_comes(
         (post,) = api.wait_for_posts(1)
     waited_s = post.started_at - published_at
     assert waited_s >= window_s
-    assert waited_s < window_s + 5.0  # what a busy machine may add
+    assert waited_s < window_s + 10.0  # what a busy machine may add
 
 
-@pytest.mark.parametrize(("prefetch", "number"), [(1_000, 1), (1_000, 1_000), (10_000, 10_000)])
+@pytest.mark.parametrize(("number", "batches"), [(1, 20), (1_000, 2), (10_000, 1)])
 def test_a_batch_leaves_once_it_has_its_number_of_events(
-    prefetch: int, number: int, amqp_url: str, api: ApiDouble, tmp_path: Path
+    number: int, batches: int, amqp_url: str, api: ApiDouble, tmp_path: Path
 ) -> None:
     keys = {
-        "prefetch_count": prefetch,
+        "prefetch_count": max(1_000, number),
         "batch_max_number_of_messages": number,
         "batch_max_window_in_seconds": LONGEST_WINDOW_S,
         "batch_max_size_in_mb": 10,
     }
-    batches = 20 if number == 1 else 2
     load = Load()
     messages = [one(load.task()[0]) for _ in range(batches * number)]
     with Alone(subscription(amqp_url, api, **keys), tmp_path) as agent:
