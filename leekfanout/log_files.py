@@ -36,8 +36,6 @@ def tail(path: Path, offset: int, length: int) -> Tail:
     """Return the last ``length`` bytes if the file has grown beyond ``offset``; raises OSError."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        wanted = min(max(length, 0), READ_MAX_BYTES, size)
-        if offset >= size:
-            return Tail(b"", size, False)
+        wanted = min(max(length, 0), READ_MAX_BYTES, size) if offset < size else 0
         file.seek(size - wanted)
         return Tail(file.read(wanted), size, size > offset + length)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from leekfanout import log_files
 from leekfanout.config import Subscription
 from leekfanout.errors import ConfigError, FixedConfigError
-from leekfanout.farm import Farm
+from leekfanout.farm import Difference, Farm
 from leekfanout.lifecycle import UP, WAITING, State
 from leekfanout.process import Process
 from leekfanout.process_info import GROUP, farm_info, process_info
@@ -47,7 +47,6 @@ class SupervisorApi:
         self._farm = farm
         self._mood = mood
         self._change = change
-        self._read: dict[str, Subscription] = {}
 
     def getAPIVersion(self) -> str:
         """Return the version of this interface."""
@@ -148,24 +147,20 @@ class SupervisorApi:
     def reloadConfig(self) -> list[list[list[str]]]:
         """Read the subscriptions again, change nothing, and return [[added, changed, removed]]."""
         self._check_mood()
-        try:
-            want, what = self._farm.read()
-        except ConfigError as error:
-            raise fault(Fault.CANT_REREAD, str(error)) from None
-        self._read = {subscription.name: subscription for subscription in want}
+        _, what = self._read()
         names = (what.added, what.changed, what.removed)
         return [[[f"{GROUP}:{name}" for name in each] for each in names]]
 
     def addProcessGroup(self, name: str) -> bool:
-        """Start a subscription that the last ``reloadConfig`` has read."""
+        """Start a subscription that has been added to the configuration."""
         self._check_mood()
         bare = _bare(name)
         if bare == GROUP or bare in self._farm.processes:
             raise fault(Fault.ALREADY_ADDED, name)
-        subscription = self._read.get(bare)
-        if subscription is None:
+        found = [subscription for subscription in self._read()[0] if subscription.name == bare]
+        if not found:
             raise fault(Fault.BAD_NAME, name)
-        self._farm.open([subscription], time.monotonic())
+        self._farm.open(found, time.monotonic())
         return True
 
     def removeProcessGroup(self, name: str) -> bool:
@@ -223,6 +218,12 @@ class SupervisorApi:
             raise fault(Fault.NOT_RUNNING, GROUP)
         yield from for_each(running, lambda process: _stop(process, wait))
         return True
+
+    def _read(self) -> tuple[list[Subscription], Difference]:
+        try:
+            return self._farm.read()
+        except ConfigError as error:
+            raise fault(Fault.CANT_REREAD, str(error)) from None
 
     def _one(self, name: str) -> Process:
         if _is_group(name):

@@ -33,7 +33,7 @@ class Farm:
         self.socket = self.state_dir / "control.sock"
         self.log = folder / "farm.log"
         self.client = Client(self.socket)
-        self._file = folder / "subscriptions.json"
+        self.file = folder / "subscriptions.json"
         self._env = env
         self._seen: dict[int, psutil.Process] = {}
         self.write(entries)
@@ -41,17 +41,18 @@ class Farm:
     def write(self, entries: Sequence[Entry] | str) -> None:
         """Replace the subscriptions' file, by entries or by any text."""
         text = entries if isinstance(entries, str) else json.dumps(list(entries))
-        fresh = self._file.with_suffix(".new")
+        fresh = self.file.with_suffix(".new")
         fresh.write_text(text)
-        fresh.replace(self._file)
+        fresh.replace(self.file)
 
-    def start(self) -> Self:
+    def start(self, wait: bool = True) -> Self:
         self.process = ChildProcess(
-            [sys.executable, "-m", "tests.farm_agent", str(self.state_dir), str(self._file)],
+            [sys.executable, "-m", "tests.farm_agent", str(self.state_dir), str(self.file)],
             self.log,
             {**os.environ, "PYTHONPATH": str(ROOT), **self._env},
         )
-        until(self._answers, WAIT_S, f"the farm to answer.\n{self.process.output()}")
+        if wait:
+            until(self._answers, WAIT_S, "the farm to answer")
         return self
 
     def signal(self, number: int) -> None:
