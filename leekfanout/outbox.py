@@ -53,14 +53,22 @@ class Signal(Enum):
 class Outbox:
     """Parcels for a pool of senders. Any thread may call any method.
 
-    ``notify`` is called, without the lock, when the main thread should look: a batch is done, a
-    sender has become idle, or the breaker has moved.
+    ``notify`` is called when the main thread should look: a batch is done, a sender has become idle,
+    or the breaker has moved. It must do no more than wake that thread. ``clock`` gives monotonic
+    seconds.
     """
 
-    def __init__(self, capacity: int, breaker: Breaker, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        breaker: Breaker,
+        notify: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._capacity = capacity
         self._breaker = breaker
         self._notify = notify
+        self._clock = clock
         # Guards everything below and the breaker.
         self._changed = threading.Condition()
         self._fresh: deque[Parcel] = deque()
@@ -163,24 +171,30 @@ class Outbox:
         """Wait for something to do. What is taken must be given back to one of the methods below."""
         told = False
         with self._changed:
-            while not self._stopping:
-                now = time.monotonic()
-                if self._breaker.may_probe(now):
-                    return Signal.PROBE
-                parcel = self._next_parcel(now)
-                if parcel is not None:
-                    parcel.attempts += 1
-                    parcel.begun_at = now
-                    self._held[parcel.batch].under_way += 1
-                    self.posts_under_way += 1
-                    return parcel
+            while (work := self.take_now()) is None:
                 self._idle += 1
                 if not told:
                     told = True
                     self._notify()
-                self._changed.wait(self._wait_s(now))
+                self._changed.wait(self._wait_s(self._clock()))
                 self._idle -= 1
-        return Signal.STOP
+        return work
+
+    def take_now(self) -> Parcel | Signal | None:
+        """As :meth:`take`, but None where that would wait."""
+        with self._changed:
+            if self._stopping:
+                return Signal.STOP
+            now = self._clock()
+            if self._breaker.may_probe(now):
+                return Signal.PROBE
+            parcel = self._next_parcel(now)
+            if parcel is not None:
+                parcel.attempts += 1
+                parcel.begun_at = now
+                self._held[parcel.batch].under_way += 1
+                self.posts_under_way += 1
+            return parcel
 
     def _next_parcel(self, now: float) -> Parcel | None:
         due = bool(self._retries) and self._retries[0][0] <= now
@@ -199,7 +213,7 @@ class Outbox:
     def probed(self, ready: bool) -> None:
         """Give the result of a probe."""
         with self._changed:
-            self._breaker.probed(ready, time.monotonic())
+            self._breaker.probed(ready, self._clock())
             self._changed.notify_all()
         self._notify()
 
@@ -242,7 +256,7 @@ class Outbox:
                         confirmed_before=self.confirmed,
                         suspect=suspect,
                     )
-                    self._retry(left, time.monotonic() + delay_s)
+                    self._retry(left, self._clock() + delay_s)
         self._notify()
 
     def failed(
@@ -260,7 +274,7 @@ class Outbox:
         ``at_once`` and ``retry_after_s`` as in :meth:`Breaker.failed`.
         """
         with self._changed:
-            now = time.monotonic()
+            now = self._clock()
             self._given_back(parcel)
             if parcel.attempts == 1 and not parcel.suspect:
                 parcel.confirmed_before = self.confirmed
