@@ -221,6 +221,7 @@ class Outbox:
         """Give back a parcel that is through: confirmed, or dead-lettered."""
         with self._changed:
             self._answered(parcel, confirmed)
+            parcel.batch.begun = True
             held = self._held.get(parcel.batch)
             if held is not None:
                 held.parcels_left -= 1
@@ -245,6 +246,7 @@ class Outbox:
         """
         with self._changed:
             self._answered(parcel, confirmed)
+            parcel.batch.begun |= sum(map(len, bodies)) < len(parcel.body)
             held = self._held.get(parcel.batch)
             if held is not None:
                 held.parcels_left += len(bodies) - 1
@@ -299,7 +301,6 @@ class Outbox:
         self._breaker.succeeded()
         if confirmed:
             self.confirmed += 1
-            parcel.batch.begun = True
         self._changed.notify_all()
 
     def _retry(self, parcel: Parcel, due: float) -> None:
