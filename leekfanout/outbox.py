@@ -6,15 +6,20 @@ a body whose retry is due, else the next fresh one. A body that waits for its re
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 from leekfanout.batcher import Batch, Body
 from leekfanout.outcome import Breaker, BreakerState
+
+BACK_WITHIN_S: Final = 2.0
+"""How long a body that failed in an outage goes on waiting, at most, once the API takes others."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +37,9 @@ class Parcel:
     """What :attr:`Outbox.confirmed` was when it failed first, or was cut out as a suspect."""
     suspect: bool = False
     """Whether it was cut out of a body that is refused: then the next refusal is proof enough."""
+    not_before: float = math.inf
+    """Until when it waits even if the API is back: as long as that has asked for. Infinite if what it
+    waits for isn't the API."""
 
 
 @dataclass(slots=True)
@@ -213,7 +221,11 @@ class Outbox:
     def probed(self, ready: bool) -> None:
         """Give the result of a probe."""
         with self._changed:
-            self._breaker.probed(ready, self._clock())
+            now = self._clock()
+            self._breaker.probed(ready, now)
+            if self._breaker.state is BreakerState.HALF_OPEN and not self._fresh:
+                # Something must be tried, or it would stay half-open until a backoff is over.
+                self._hasten(now)
             self._changed.notify_all()
         self._notify()
 
@@ -284,8 +296,10 @@ class Outbox:
                 self._breaker.failed(
                     now, begun_at=parcel.begun_at, at_once=at_once, retry_after_s=retry_after_s
                 )
+                parcel.not_before = now + (retry_after_s or 0.0)
             else:
-                self._breaker.succeeded()
+                self._api_answers()
+                parcel.not_before = math.inf
             if parcel.batch in self._held:
                 self._retry(parcel, now + delay_s)
             self._changed.notify_all()
@@ -298,10 +312,24 @@ class Outbox:
 
     def _answered(self, parcel: Parcel, confirmed: bool) -> None:
         self._given_back(parcel)
-        self._breaker.succeeded()
+        self._api_answers()
         if confirmed:
             self.confirmed += 1
         self._changed.notify_all()
+
+    def _api_answers(self) -> None:
+        was_closed = self._breaker.state is BreakerState.CLOSED
+        self._breaker.succeeded()
+        if not was_closed:
+            self._hasten(self._clock() + BACK_WITHIN_S)
+
+    def _hasten(self, due: float) -> None:
+        """Let nothing that waits for the API wait for longer than until ``due``: it is back."""
+        self._retries = [
+            (min(old_due, max(due, parcel.not_before)), serial, parcel)
+            for old_due, serial, parcel in self._retries
+        ]
+        heapq.heapify(self._retries)
 
     def _retry(self, parcel: Parcel, due: float) -> None:
         heapq.heappush(self._retries, (due, next(self._serial), parcel))
