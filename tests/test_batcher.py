@@ -1,5 +1,6 @@
 """The batcher: its bounds, its exact sizes, and what becomes of messages that hold many events."""
 
+import itertools
 import json
 from array import array
 
@@ -175,7 +176,7 @@ def test_no_body_is_above_the_limit_unless_it_is_a_single_document(sizes, max_by
     for body in cut:
         assert len(body) == 1 or len(join_documents(body).content) <= max_bytes
     # Greedy, so that they are few: no two neighbours would fit together.
-    for one, other in zip(cut, cut[1:], strict=False):
+    for one, other in itertools.pairwise(cut):
         assert len(join_documents([*one, other[0]]).content) > max_bytes
 
 
@@ -392,7 +393,9 @@ TEXTS = st.dictionaries(st.text(max_size=5), st.text() | st.integers() | st.none
 
 @given(st.lists(TEXTS, max_size=12))
 def test_a_body_gives_its_documents_back_byte_for_byte(values):
-    documents = [json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") for value in values]
+    documents = [
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") for value in values
+    ]
     body = join_documents(documents)
     assert orjson.loads(body.content) == [orjson.loads(document) for document in documents]
     assert_same(body, documents)
@@ -400,7 +403,7 @@ def test_a_body_gives_its_documents_back_byte_for_byte(values):
         assert_same(parse_body(body.content), documents)
 
 
-@given(st.lists(st.text(alphabet="[]{},\"\\ :1x", max_size=8), min_size=1, max_size=6))
+@given(st.lists(st.text(alphabet='[]{},"\\ :1x', max_size=8), min_size=1, max_size=6))
 def test_brackets_and_commas_in_strings_dont_cut_a_body(texts):
     documents = [json.dumps({text: [text, {"k": text}]}).encode() for text in texts]
     assert_same(parse_body(join_documents(documents).content), documents)
@@ -408,7 +411,18 @@ def test_brackets_and_commas_in_strings_dont_cut_a_body(texts):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[", b"[]", b"[{}", b"no json", b"\xff\xfe", b"[1, 2]", b'["\xff"]', b"[1]]", b"[" * 9999],
+    [
+        b"",
+        b"[",
+        b"[]",
+        b"[{}",
+        b"no json",
+        b"\xff\xfe",
+        b"[1, 2]",
+        b'["\xff"]',
+        b"[1]]",
+        b"[" * 9999,
+    ],
 )
 def test_a_damaged_body_on_disk_is_no_reason_to_fail(content):
     body = parse_body(content)

@@ -470,7 +470,7 @@ def test_a_part_without_documents_goes_with_the_part_that_it_waits_for():
 
 def test_a_batch_with_messages_of_earlier_batches_is_kept():
     ledger = Ledger()
-    (only,) = opened(ledger, batch(1, 1))
+    opened(ledger, batch(1, 1))
     ledger.connection_lost()
     ledger.recognise(body(1))
     assert ledger.recognises_in_open_batch
