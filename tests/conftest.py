@@ -5,9 +5,14 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ, Redis, SentinelSetup
+
+# How busy the machine is must not decide a test; what is drawn first loads Unicode's tables, too.
+settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")
 
 
 @pytest.fixture(scope="session", autouse=True)
