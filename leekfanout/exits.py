@@ -21,7 +21,7 @@ def describe(status: int, oom_killed: bool = False) -> str:
     if -code != signal.SIGKILL:
         return f"was killed by {name}"
     if oom_killed:
-        return f"was killed by {name}: oom, the kernel ran out of memory (or the container did)"
+        return f"was killed by {name}: oom, no memory was left in the container or host"
     return f"was killed by {name} (perhaps out of memory)"
 
 

@@ -16,6 +16,7 @@ from leekfanout.config import Settings, Subscription
 from leekfanout.control import ControlServer
 from leekfanout.errors import AgentRunsError, ConfigError, LeekfanoutError
 from leekfanout.farm import Difference, Farm
+from leekfanout.file_watch import FileWatch
 from leekfanout.process import Surroundings, Target
 from leekfanout.rpc import Rpc
 from leekfanout.supervisor_api import Mood, SupervisorApi
@@ -40,8 +41,9 @@ class Supervisor:
         socket_path: Path,
         target: Target,
         load: Callable[[], Sequence[Subscription]],
+        watch: FileWatch | None = None,
     ) -> None:
-        """``load`` reads the subscriptions again, or raises ConfigError.
+        """``load`` reads the subscriptions again, or raises ConfigError; ``watch`` says when to.
 
         Raises AgentRunsError if another agent listens on ``socket_path``. Where no socket can be
         made there, this one runs without control, since delivering is more important.
@@ -54,6 +56,7 @@ class Supervisor:
         around = Surroundings(settings, target, self._lifeline, self._release)
         self._farm = Farm(around, load, time.monotonic())
         self._control = self._open_control(socket_path)
+        self._watch = watch
 
     def run(self, subscriptions: Sequence[Subscription], check: Check) -> int:
         """Start a process for each subscription, and return the exit code once all is over.
@@ -62,6 +65,8 @@ class Supervisor:
         """
         proctitle.set_title("leekfanout: supervisor")
         self._selector.register(self._signals, selectors.EVENT_READ, self._receive_signals)
+        if self._watch is not None:
+            self._selector.register(self._watch, selectors.EVENT_READ, self._look_at_file)
         signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, _wake)
@@ -131,6 +136,10 @@ class Supervisor:
             handler = getattr(self, "handle_" + signal.Signals(number).name[3:].lower())
             handler()
 
+    def _look_at_file(self) -> None:
+        if self._watch is not None and self._watch.changed():
+            self.handle_hup()
+
     def _change(self, mood: Mood) -> None:
         log.info("supervisor.stopping", then=mood.name)
         self._mood = mood
@@ -166,6 +175,8 @@ class Supervisor:
         self._selector.close()
         if self._control is not None:
             self._control.release()
+        if self._watch is not None:
+            self._watch.close()
         for fd in (self._signals, self._signalled, self._lifeline_held):
             os.close(fd)
 

@@ -4,17 +4,27 @@ import argparse
 import gc
 import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from leekfanout import config, control_client, logs, proctitle, startup_checks, subscription
 from leekfanout.config import Subscription
-from leekfanout.errors import FixedConfigError
+from leekfanout.errors import ConfigError, FixedConfigError
+from leekfanout.file_watch import FileWatch
 from leekfanout.supervisor import Supervisor
+
+WATCH_VARIABLE: Final = "LEEKFANOUT_WATCH_CONFIG"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run``."""
     config.add_settings_options(parser)
     control_client.add_socket_option(parser)
+    parser.add_argument(
+        "--watch-config",
+        action="store_true",
+        default=None,
+        help=f"apply changes of the subscriptions' file by itself (default: ${WATCH_VARIABLE})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,15 +36,31 @@ def run(args: argparse.Namespace) -> int:
     subscriptions = config.load_subscriptions(os.environ, args.config)
     logs.configure(settings.log_level, settings.log_format)
     os.umask(0o077)  # what the agent writes may quote events, which are nobody else's business
-    load = _loader(args)
-    proctitle.forget_variable(config.SUBSCRIPTIONS_VARIABLE)
     socket_path = control_client.socket_path(args, os.environ)
-    supervisor = Supervisor(settings, socket_path, subscription.run, load)
+    load, watch = _loader(args), _watch(args)
+    proctitle.forget_variable(config.SUBSCRIPTIONS_VARIABLE)
+    supervisor = Supervisor(settings, socket_path, subscription.run, load, watch)
     # What is imported by now stays shared between all processes: frozen, the collector doesn't
     # write to it, and so doesn't copy its pages.
     gc.collect()
     gc.freeze()
     return supervisor.run(subscriptions, startup_checks.report)
+
+
+def _watch(args: argparse.Namespace) -> FileWatch | None:
+    wanted = args.watch_config
+    if wanted is None:
+        text = os.environ.get(WATCH_VARIABLE, "").strip().lower() or "false"
+        if text not in {"true", "false"}:
+            raise ConfigError([f"{WATCH_VARIABLE}: {text!r}: must be true or false"])
+        wanted = text == "true"
+    if not wanted or config.subscriptions_from_variable(os.environ):
+        return None
+    path = args.config or config.SUBSCRIPTIONS_FILE
+    try:
+        return FileWatch(path)
+    except OSError as error:
+        raise ConfigError([f"{path.parent} can't be watched: {error.strerror}."]) from None
 
 
 def _loader(args: argparse.Namespace) -> Callable[[], Sequence[Subscription]]:
