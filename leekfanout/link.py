@@ -46,7 +46,8 @@ class Retries:
         if lasted_s >= HEALTHY_AFTER_S:
             self._failures = 0
             return self._random.uniform(0.0, DELAY_MIN_S)
-        return max(self.failed(refused=False), self._random.uniform(0.0, DELAY_MIN_S))
+        # The next address may be as quick to break: without this they'd be gone round in no time.
+        return max(self.failed(refused=False), self._random.uniform(DELAY_MIN_S / 2, DELAY_MIN_S))
 
 
 class LinkState(Enum):
