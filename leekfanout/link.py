@@ -85,6 +85,9 @@ class Link:
             self.source.connect()
         except SourceError as error:
             self._result = error
+        except Exception as error:  # noqa: BLE001  # or nobody would ever connect again
+            # Not its message, which may quote a URL with a password.
+            self._result = SourceError(f"Connecting failed unexpectedly ({type(error).__name__}).")
         else:
             self._result = True
         self._notify()
