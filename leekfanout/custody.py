@@ -197,16 +197,19 @@ class DiskCustody:
             events = batch.events if index == 0 else 0
             try:
                 dropped = self._spool.append(body.content, events)
-                self._stats.add("events_spooled", events)
             except StoreError as error:
-                dropped = events
                 self._stats.problem(str(error), "Make room in the state directory.")
+                self._drop(events, "disk")
             else:
                 self._all_loaded = False
-            if dropped:
-                self._stats.add("events_dropped", dropped)
-                if (held_back := self._complaint.allow()) is not None:
-                    log.error("spool.dropped", events=dropped, held_back=held_back)
+                self._stats.add("events_spooled", events)
+                if dropped:
+                    self._drop(dropped, "bound")
+
+    def _drop(self, events: int, by: str) -> None:
+        self._stats.add(f"events_dropped_by_{by}", events)
+        if (held_back := self._complaint.allow()) is not None:
+            log.error("spool.dropped", events=events, by=by, held_back=held_back)
 
     def done(self, batches: Iterable[Batch], now: float) -> None:
         removed = []

@@ -47,6 +47,8 @@ class _Held:
     parcels_left: int
     """Those that are neither confirmed nor dead-lettered."""
     size_bytes: int
+    put_at: float
+    """Epoch seconds, for people."""
     under_way: int = 0
     """Those that are being posted."""
 
@@ -98,7 +100,7 @@ class Outbox:
         """Queue all bodies of a batch; one without any is done at once."""
         with self._changed:
             if batch.bodies:
-                self._held[batch] = _Held(len(batch.bodies), batch.size_bytes)
+                self._held[batch] = _Held(len(batch.bodies), batch.size_bytes, time.time())
                 self.bytes_held += batch.size_bytes
                 self._fresh.extend(Parcel(batch, body) for body in batch.bodies)
                 self._changed.notify(len(batch.bodies))
@@ -156,6 +158,12 @@ class Outbox:
     def batches_held(self) -> int:
         """Batches that were put and aren't done."""
         return len(self._held)
+
+    @property
+    def oldest_put_at(self) -> float:
+        """When the batch that has waited longest was put, in epoch seconds; 0: there is none."""
+        with self._changed:
+            return next((held.put_at for held in self._held.values()), 0.0)
 
     @property
     def breaker_state(self) -> BreakerState:
@@ -229,10 +237,14 @@ class Outbox:
             self._changed.notify_all()
         self._notify()
 
-    def settled(self, parcel: Parcel, *, confirmed: bool) -> None:
-        """Give back a parcel that is through: confirmed, or dead-lettered."""
+    def settled(self, parcel: Parcel, *, confirmed: bool, refused_events: int = 0) -> None:
+        """Give back a parcel that is through: confirmed, or dead-lettered.
+
+        ``refused_events`` of its batch's events were dead-lettered.
+        """
         with self._changed:
             self._answered(parcel, confirmed)
+            parcel.batch.events -= refused_events
             parcel.batch.begun = True
             held = self._held.get(parcel.batch)
             if held is not None:
@@ -250,14 +262,16 @@ class Outbox:
         confirmed: bool = False,
         suspect: bool = False,
         delay_s: float = 0.0,
+        refused_events: int = 0,
     ) -> None:
         """Give back a parcel of which ``bodies`` are left, each to be posted after ``delay_s``.
 
         ``confirmed``: the API has taken all others of its documents; ``suspect`` as in
-        :class:`Parcel`.
+        :class:`Parcel`; ``refused_events`` as in :meth:`settled`.
         """
         with self._changed:
             self._answered(parcel, confirmed)
+            parcel.batch.events -= refused_events
             parcel.batch.begun |= sum(map(len, bodies)) < len(parcel.body)
             held = self._held.get(parcel.batch)
             if held is not None:

@@ -44,7 +44,9 @@ class Report:
         self._messages = self._events = self._task_events = self._ignored = 0
         self._log_bad = logs.RateLimit(10.0)
 
-    def turn(self, now: float, condition: Condition, messages_in_flight: int, bytes_in_flight: int) -> float:
+    def turn(
+        self, now: float, condition: Condition, messages_in_flight: int, bytes_in_flight: int
+    ) -> float:
         """Tell what is new, at most once a second; return when there may be more to tell."""
         self._stats.set("condition", condition)
         if now < self._due:
@@ -71,6 +73,7 @@ class Report:
         stats.set("messages_in_flight", messages_in_flight)
         stats.set("bytes_in_flight", bytes_in_flight)
         stats.set("batches_queued", outbox.batches_held)
+        stats.set("oldest_batch_at", outbox.oldest_put_at)
         stats.set("posts_under_way", outbox.posts_under_way)
         stats.set("breaker_open", outbox.breaker_state is BreakerState.OPEN)
         stats.set("dead_letters", self._dead_letters.count())

@@ -80,7 +80,7 @@ class Sender(threading.Thread):
         seconds = time.monotonic() - started
         outcome = judge(answer)
         self._stats.add("posts")
-        self._stats.observe_post(seconds)
+        self._stats.observe_post(seconds, answer.status)
         try:
             self._act(parcel, outcome, answer.status)
         except StoreError as error:
@@ -162,8 +162,8 @@ class Sender(threading.Thread):
         """Cut the body in two; a single document is refused for good."""
         body = parcel.body
         if len(body) == 1:
-            self._dead_letter([(body.document(0), reason)], reason)
-            self._outbox.settled(parcel, confirmed=False)
+            events = self._dead_letter([(body.document(0), reason)], reason)
+            self._outbox.settled(parcel, confirmed=False, refused_events=events)
             return
         middle = len(body) // 2
         halves = [cut(body, range(middle)), cut(body, range(middle, len(body)))]
@@ -191,8 +191,7 @@ class Sender(threading.Thread):
         if not retry and not refused:
             self._bisect(parcel, outcome.reason)  # it names none of ours
             return
-        if refused:
-            self._dead_letter(refused, outcome.reason)
+        events = self._dead_letter(refused, outcome.reason) if refused else 0
         self._stats.add("documents_delivered", len(by_id) if outcome.names_all else 0)
         if not outcome.names_all:
             retry += by_id.values()
@@ -201,12 +200,21 @@ class Sender(threading.Thread):
             self._stats.add("posts_retried")
             delay_s = retry_delay_s(parcel.refusals, self._random)
             left = [cut(body, sorted(retry))]
-            self._outbox.replaced(parcel, left, confirmed=outcome.names_all, delay_s=delay_s)
+            self._outbox.replaced(
+                parcel,
+                left,
+                confirmed=outcome.names_all,
+                delay_s=delay_s,
+                refused_events=events,
+            )
         else:
-            self._outbox.settled(parcel, confirmed=True)
+            self._outbox.settled(parcel, confirmed=True, refused_events=events)
 
-    def _dead_letter(self, documents: list[tuple[bytes, str]], reason: str) -> None:
-        """Keep refused documents; raises StoreError where they can't be kept."""
+    def _dead_letter(self, documents: list[tuple[bytes, str]], reason: str) -> int:
+        """Keep refused documents, and return how many events they hold.
+
+        Raises StoreError where they can't be kept.
+        """
         now = time.time()
         evicted = self._dead_letters.put(
             [
@@ -228,6 +236,7 @@ class Sender(threading.Thread):
                 answer=documents[0][1],
                 held_back=held_back,
             )
+        return sum(events_in(document) for document, _ in documents)
 
 
 def _advice(status: int | None) -> str:
@@ -257,3 +266,8 @@ def cut(body: Body, indices: Iterable[int]) -> Body:
 def document_id(document: bytes) -> str:
     """Return a document's id."""
     return str(orjson.loads(document)["id"])
+
+
+def events_in(document: bytes) -> int:
+    """Return how many events were merged into a document."""
+    return int(orjson.loads(document).get("events_count", 1))

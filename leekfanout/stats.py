@@ -19,6 +19,15 @@ POST_SECONDS_BUCKETS: Final[tuple[float, ...]] = (
 """Upper bounds, in seconds, of the histogram of POST durations; a last bucket takes the rest."""
 
 
+ANSWERS: Final[tuple[str, ...]] = ("2xx", "3xx", "4xx", "5xx", "none")
+"""Classes of answers to a POST; ``none`` where there was no answer."""
+
+
+def bucket_counter(answer: str, bound_s: float | None) -> str:
+    """Return the name of the counter of POSTs that took no longer than ``bound_s``; None: any time."""
+    return f"post_seconds_{answer}_le_{'inf' if bound_s is None else f'{bound_s:g}'}"
+
+
 class Condition(IntEnum):
     """What the subscription's process is doing, the word that a person reads first."""
 
@@ -41,7 +50,8 @@ COUNTERS: Final[tuple[str, ...]] = (
     "task_events_received",
     "events_ignored",  # known to be no use to Leek (contract, section 2)
     "events_bad",  # set aside: they can't become documents
-    "events_dropped",  # lost because neither memory nor disk could keep them
+    "events_dropped_by_disk",  # lost because neither memory nor disk could keep them
+    "events_dropped_by_bound",  # lost because the spool was full
     "redeliveries_recognised",  # came again after a reconnect, were not posted again
     "batches_closed_by_number",
     "batches_closed_by_size",
@@ -61,9 +71,12 @@ COUNTERS: Final[tuple[str, ...]] = (
     "documents_refused",  # dead-lettered because the API refuses them
     "dead_letters_evicted",
     "events_spooled",
-    "post_seconds_sum",
-    *(f"post_seconds_le_{bound:g}" for bound in POST_SECONDS_BUCKETS),
-    "post_seconds_le_inf",
+    *(
+        bucket_counter(answer, bound)
+        for answer in ANSWERS
+        for bound in (*POST_SECONDS_BUCKETS, None)
+    ),
+    *(f"post_seconds_{answer}_sum" for answer in ANSWERS),
 )
 
 GAUGES: Final[tuple[str, ...]] = (
@@ -73,6 +86,7 @@ GAUGES: Final[tuple[str, ...]] = (
     "messages_in_flight",
     "bytes_in_flight",
     "batches_queued",
+    "oldest_batch_at",  # epoch seconds when the oldest undelivered batch was closed; 0: none
     "posts_under_way",
     "breaker_open",  # 0 or 1
     "spool_batches",
@@ -124,15 +138,14 @@ class Stats:
         """Read a counter or a gauge."""
         return self._values[_SLOTS[name]]
 
-    def observe_post(self, seconds: float) -> None:
+    def observe_post(self, seconds: float, status: int | None) -> None:
         """Count one POST of ``seconds`` in the histogram (buckets are not cumulative here)."""
-        for bound in POST_SECONDS_BUCKETS:
-            if seconds <= bound:
-                self.add(f"post_seconds_le_{bound:g}")
-                break
-        else:
-            self.add("post_seconds_le_inf")
-        self.add("post_seconds_sum", seconds)
+        answer = "none" if status is None else f"{status // 100}xx"
+        if answer not in ANSWERS:
+            answer = "none"
+        bound = next((bound for bound in POST_SECONDS_BUCKETS if seconds <= bound), None)
+        self.add(bucket_counter(answer, bound))
+        self.add(f"post_seconds_{answer}_sum", seconds)
 
     def text(self, name: str, value: str) -> None:
         """Store a text, cut to :data:`TEXT_BYTES` bytes of UTF-8."""
