@@ -40,10 +40,12 @@ class Client:
     {'statecode': 1, 'statename': 'RUNNING'}
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.path = path
         self._proxy = xmlrpc.client.ServerProxy(
-            "http://localhost/RPC2", transport=_Transport(path), use_builtin_types=True
+            "http://localhost/RPC2",
+            transport=_Transport(path, answer_timeout_s),
+            use_builtin_types=True,
         )
 
     def call(self, method: str, *params: Any) -> Any:
@@ -100,21 +102,23 @@ def socket_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Path:
 
 
 class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer_timeout_s: float) -> None:
         super().__init__(use_builtin_types=True)
         self._path = path
+        self._answer_timeout_s = answer_timeout_s
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _Connection(self._path)
+        return _Connection(self._path, self._answer_timeout_s)
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer_timeout_s: float) -> None:
         super().__init__("localhost")
         self._path = path
+        self._answer_timeout_s = answer_timeout_s
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(CONNECT_TIMEOUT_S)
         self.sock.connect(os.fspath(self._path))
-        self.sock.settimeout(ANSWER_TIMEOUT_S)
+        self.sock.settimeout(self._answer_timeout_s)

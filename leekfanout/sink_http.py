@@ -1,25 +1,20 @@
 """The sink's HTTP/1.1 server: connections, bodies and their bounds, but not what to answer."""
 
-import socket
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 import orjson
 
-from leekfanout import logs
+from leekfanout.http_server import BoundedHTTPServer
 from leekfanout.version import VERSION
-
-log = logs.get("sink")
 
 ENDPOINT: Final = "/v1/events/process"
 BODY_MAX_BYTES: Final = 32_000_000
 """A larger body is answered with 413, as by a proxy; an agent's batches end at 10 MB."""
 
-CONNECTIONS_MAX: Final = 512
 IDLE_TIMEOUT_S: Final = 300.0
 """A connection that sends nothing for this long is closed."""
 
@@ -42,59 +37,12 @@ def error_reply(status: int, message: str, reason: str) -> Reply:
     return Reply(status, {"error": {"code": code, "message": message, "reason": reason}})
 
 
-class Server(ThreadingHTTPServer):
-    """Serves the endpoint, at the end of any path, with one answer per method.
-
-    Bound when made (OSError where it can't be). Each connection has a thread, up to
-    :data:`CONNECTIONS_MAX`; one more is closed at once.
-    """
-
-    daemon_threads = True
-    request_queue_size = 128
+class Server(BoundedHTTPServer):
+    """Serves the endpoint, at the end of any path, with one answer per method."""
 
     def __init__(self, host: str, port: int, answers: Mapping[str, Answer]) -> None:
         self.answers = answers
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._connections: set[socket.socket] = set()
-        self._connections_lock = threading.Lock()
-        super().__init__((host, port), _Handler)
-
-    @property
-    def port(self) -> int:
-        port: int = self.socket.getsockname()[1]
-        return port
-
-    def server_bind(self) -> None:
-        # HTTPServer's own would ask DNS for the host's name, which nobody needs.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._connections_lock:
-            full = len(self._connections) >= CONNECTIONS_MAX
-            if not full:
-                self._connections.add(request)
-        if full:
-            super().shutdown_request(request)
-        else:
-            super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._connections_lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def cut_connections(self) -> None:
-        """End every connection, in the middle of a request or not."""
-        with self._connections_lock:
-            for connection in self._connections:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # the client was faster
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.exception("request.failed", client=client_address[0])
+        super().__init__(host, port, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):

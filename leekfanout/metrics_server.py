@@ -1,0 +1,99 @@
+"""The listener for ``/metrics``, ``/livez`` and ``/readyz``, in a process of its own.
+
+It is a client of the control socket, so nothing that happens here can harm delivery. Made for
+Prometheus and for Kubernetes' probes: no secrets, no request bodies, one answer per connection.
+"""
+
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from leekfanout import logs
+from leekfanout.control_client import Client
+from leekfanout.errors import LeekfanoutError
+from leekfanout.health_report import Health, health_of, readiness_of
+from leekfanout.http_server import BoundedHTTPServer
+from leekfanout.metrics import Collector, Status
+
+log = logs.get("metrics")
+
+ASK_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_S: Final = 10.0
+
+
+class MetricsServer(BoundedHTTPServer):
+    """Serves what ``client`` tells."""
+
+    connections_max = 32
+    lifetime_s = 30.0
+
+    def __init__(self, host: str, port: int, client: Client) -> None:
+        self._client = client
+        self._one_at_a_time = threading.Lock()
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(Collector(self.ask))
+        super().__init__(host, port, _Handler)
+
+    def ask(self) -> list[Status] | None:
+        """Return each subscription's status; None: the agent doesn't answer. Any thread."""
+        try:
+            with self._one_at_a_time:
+                statuses: list[Status] = self._client.call("leekfanout.getStatus")
+        except LeekfanoutError as error:
+            log.warning("agent.silent", reason=error)
+            return None
+        return statuses
+
+
+def serve(host: str, port: int, socket_path: Path) -> int:
+    """Serve until a signal ends the process; for a process of its own. Raises OSError."""
+    server = MetricsServer(host, port, Client(socket_path, answer_timeout_s=ASK_TIMEOUT_S))
+    log.info("metrics.listening", host=host, port=server.port)
+    server.serve_forever(poll_interval=10.0)
+    return 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: MetricsServer
+    timeout = REQUEST_TIMEOUT_S
+    server_version = "leekfanout"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
+        if url.path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._send(200, content_type, encode(self.server.registry))
+        elif url.path == "/livez":
+            self._send_health(health_of(self.server.ask()), verbose)
+        elif url.path == "/readyz":
+            self._send_health(readiness_of(self.server.ask()), verbose)
+        else:
+            self._send(404, "text/plain", b"Here are /metrics, /livez and /readyz.\n")
+
+    do_HEAD = do_GET
+
+    def _send_health(self, health: Health, verbose: bool) -> None:
+        lines = [f"{'ok' if health.ok else 'not ok'}"]
+        if verbose or not health.ok:
+            lines += [str(line) for line in health.lines]
+        text = "".join(f"{line}\n" for line in lines)
+        self._send(200 if health.ok else 503, "text/plain; charset=utf-8", text.encode())
+
+    def _send(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing per request."""
