@@ -31,6 +31,8 @@ class Parcel:
     attempts: int = 0
     begun_at: float = 0.0
     """When its latest POST began."""
+    under_way: bool = False
+    """Whether a sender has it."""
     refusals: int = 0
     """Answers that refuse it without naming a document."""
     confirmed_before: int = 0
@@ -208,6 +210,7 @@ class Outbox:
             if parcel is not None:
                 parcel.attempts += 1
                 parcel.begun_at = now
+                parcel.under_way = True
                 self._held[parcel.batch].under_way += 1
                 self.posts_under_way += 1
             return parcel
@@ -320,6 +323,7 @@ class Outbox:
         self._notify()
 
     def _given_back(self, parcel: Parcel) -> None:
+        parcel.under_way = False
         self.posts_under_way -= 1
         if held := self._held.get(parcel.batch):
             held.under_way -= 1

@@ -34,6 +34,8 @@ log = logs.get("sender")
 
 STORE_RETRY_S: Final = 10.0
 """After how long a dead letter that could not be kept is tried again."""
+FAULT_RETRY_S: Final = 1.0
+"""How long a body rests, at least, after an error of ours."""
 
 
 class Sender(threading.Thread):
@@ -56,14 +58,32 @@ class Sender(threading.Thread):
         self._random = random.Random()  # noqa: S311
         self._log_retry = logs.RateLimit(10.0)
         self._log_refused = logs.RateLimit(10.0)
+        self._log_fault = logs.RateLimit(10.0)
 
     def run(self) -> None:
         while (work := self._outbox.take()) is not Signal.STOP:
+            self.handle(work)
+        self._poster.close()
+
+    def handle(self, work: Parcel | Signal) -> None:
+        """Do one piece of work, and give it back to the outbox whatever happens."""
+        try:
             if isinstance(work, Parcel):
                 self._deliver(work)
             else:
                 self._probe()
-        self._poster.close()
+        except Exception as error:  # no memory, or a mistake of ours: neither may cost an event
+            if (held_back := self._log_fault.allow()) is not None:
+                log.exception("sender.fault", held_back=held_back)
+            self._stats.problem(
+                f"A sender met an unexpected error ({type(error).__name__}).",
+                "See the log; what it was about is tried again.",
+            )
+            if work is Signal.PROBE:
+                self._outbox.probed(False)
+            elif isinstance(work, Parcel) and work.under_way:
+                delay_s = FAULT_RETRY_S + retry_delay_s(work.attempts, self._random)
+                self._outbox.failed(work, delay_s, breaks=False)
 
     def _probe(self) -> None:
         answer = self._poster.probe()
