@@ -125,12 +125,13 @@ class Farm:
         for process in self._all():
             process.hurry(now)
 
-    def reap(self, now: float) -> set[int]:
-        """Collect every process that has ended; return those that are no subscription's.
+    def reap(self, now: float) -> dict[int, int]:
+        """Collect every process that has ended; return the wait statuses of those that are no
+        subscription's, by process id.
 
         Among these are adopted orphans, which come to PID 1.
         """
-        others: set[int] = set()
+        others: dict[int, int] = {}
         oom_killed: bool | None = None
         while True:
             try:
@@ -141,7 +142,7 @@ class Farm:
                 return others
             process = next((one for one in self._all() if one.pid == pid), None)
             if process is None:
-                others.add(pid)
+                others[pid] = status
                 continue
             if oom_killed is None:
                 oom_killed = self._oom_kills.happened()

@@ -5,7 +5,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -19,6 +19,7 @@ from leekfanout.farm import Difference, Farm
 from leekfanout.file_watch import FileWatch
 from leekfanout.process import Surroundings, Target
 from leekfanout.rpc import Rpc
+from leekfanout.side_process import SideProcess, Work
 from leekfanout.supervisor_api import Mood, SupervisorApi
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -49,6 +50,7 @@ class Supervisor:
         made there, this one runs without control, since delivering is more important.
         """
         self._checking = 0
+        self._sides: list[SideProcess] = []
         self._mood = Mood.RUNNING
         self._selector = selectors.DefaultSelector()
         self._signals, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -58,10 +60,16 @@ class Supervisor:
         self._control = self._open_control(socket_path)
         self._watch = watch
 
-    def run(self, subscriptions: Sequence[Subscription], check: Check) -> int:
+    def run(
+        self,
+        subscriptions: Sequence[Subscription],
+        check: Check,
+        sides: Mapping[str, Work] | None = None,
+    ) -> int:
         """Start a process for each subscription, and return the exit code once all is over.
 
-        ``check`` runs once, in one more process.
+        ``check`` runs once, in one more process; ``sides`` are, by name, what is kept running
+        beside the subscriptions.
         """
         proctitle.set_title("leekfanout: supervisor")
         self._selector.register(self._signals, selectors.EVENT_READ, self._receive_signals)
@@ -73,7 +81,11 @@ class Supervisor:
         log.info("supervisor.started", pid=os.getpid(), subscriptions=len(subscriptions))
         self._farm.open(subscriptions, time.monotonic())
         self._start_checks(subscriptions, check)
-        while self._mood is not Mood.SHUTDOWN or not self._farm.quiet:
+        for name, work in (sides or {}).items():
+            side = SideProcess(name, work, self._lifeline, self._release)
+            self._sides.append(side)
+            side.start(time.monotonic())
+        while self._mood is not Mood.SHUTDOWN or not self._quiet:
             self._turn()
         if self._checking:
             os.kill(self._checking, signal.SIGKILL)
@@ -88,6 +100,8 @@ class Supervisor:
         if self._mood is Mood.SHUTDOWN:
             log.warning("supervisor.hurry")
             self._farm.hurry(time.monotonic())
+            for side in self._sides:
+                side.kill()
         else:
             self._change(Mood.SHUTDOWN)
 
@@ -108,8 +122,17 @@ class Supervisor:
 
     def handle_chld(self) -> None:
         """Collect the processes that have ended."""
-        if self._checking in self._farm.reap(time.monotonic()):
+        now = time.monotonic()
+        others = self._farm.reap(now)
+        if self._checking in others:
             self._checking = 0
+        for side in self._sides:
+            if side.pid in others:
+                side.reaped(now, others[side.pid])
+
+    @property
+    def _quiet(self) -> bool:
+        return self._farm.quiet and not any(side.pid for side in self._sides)
 
     def _start_checks(self, subscriptions: Sequence[Subscription], check: Check) -> None:
         try:
@@ -121,11 +144,17 @@ class Supervisor:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        due = min(self._farm.due(), self._control.due() if self._control else math.inf)
+        due = min(
+            self._farm.due(),
+            self._control.due() if self._control else math.inf,
+            *(side.due for side in self._sides),
+        )
         for key, _ in self._selector.select(None if due == math.inf else max(0.0, due - now)):
             key.data()
         now = time.monotonic()
         self._farm.tick(now)
+        for side in self._sides:
+            side.tick(now)
         if self._mood is Mood.RESTARTING and self._farm.quiet:
             self._start_again()
         if self._control is not None:
@@ -143,7 +172,11 @@ class Supervisor:
     def _change(self, mood: Mood) -> None:
         log.info("supervisor.stopping", then=mood.name)
         self._mood = mood
-        self._farm.stop_all(time.monotonic())
+        now = time.monotonic()
+        self._farm.stop_all(now)
+        if mood is Mood.SHUTDOWN:
+            for side in self._sides:
+                side.stop(now)
 
     def _start_again(self) -> None:
         self._mood = Mood.RUNNING
