@@ -54,8 +54,12 @@ def _watch(args: argparse.Namespace) -> FileWatch | None:
         if text not in {"true", "false"}:
             raise ConfigError([f"{WATCH_VARIABLE}: {text!r}: must be true or false"])
         wanted = text == "true"
-    if not wanted or config.subscriptions_from_variable(os.environ):
+    if not wanted:
         return None
+    if config.subscriptions_from_variable(os.environ):
+        raise ConfigError(
+            [f"There is no file to watch: {config.SUBSCRIPTIONS_VARIABLE} holds the subscriptions."]
+        )
     path = args.config or config.SUBSCRIPTIONS_FILE
     try:
         return FileWatch(path)

@@ -1,0 +1,181 @@
+"""``leekfanout run`` as a whole, with brokers and APIs that can't be reached."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from leekfanout.control_client import Client, RefusedError
+from leekfanout.rpc import Fault
+from tests.agent import Agent
+from tests.processes import free_ports
+from tests.waiting import until
+
+USS_MAX_BYTES = 24_000_000
+"""Far above what a child has, and far below what it would have without shared pages."""
+
+PASSWORD, KEY = "broker-s3cret", "app-key-s3cret"
+
+
+def entry(name: str, **more: Any) -> dict[str, Any]:
+    """Return a subscription whose broker and API refuse connections."""
+    port, api_port = free_ports(2)
+    app_name, _, app_env = name.partition("-")
+    return {
+        "broker": f"amqp://leek:{PASSWORD}@127.0.0.1:{port}//",
+        "org_name": "mono",
+        "app_name": app_name,
+        "app_env": app_env,
+        "app_key": KEY,
+        "api_url": f"http://127.0.0.1:{api_port}",
+        **more,
+    }
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """An agent whose subscriptions come from the variable."""
+    with Agent([entry("shop-prod"), entry("blog-prod")], tmp_path) as agent:
+        yield agent
+
+
+class FileAgent(Agent):
+    """An agent whose subscriptions come from a file."""
+
+    def __init__(self, folder: Path, entries: list[dict[str, Any]], *options: str) -> None:
+        self.file = folder / "subscriptions.json"
+        self.write(entries)
+        super().__init__(
+            entries,
+            folder,
+            options=("--config", str(self.file), *options),
+            env={"LEEK_AGENT_SUBSCRIPTIONS": ""},
+        )
+
+    def write(self, entries: list[dict[str, Any]]) -> None:
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(json.dumps(entries))
+        os.replace(fresh, self.file)
+
+
+def client(agent: Agent) -> Client:
+    return Client(agent.state_dir / "control.sock")
+
+
+def names(agent: Agent) -> set[str]:
+    return {status["name"] for status in client(agent).call("leekfanout.getStatus")}
+
+
+def test_proc_tells_no_secret_of_any_process(agent: Agent) -> None:
+    for pid in (agent.process.pid, *agent.children().values()):
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"LEEK_AGENT_SUBSCRIPTIONS" not in environ
+        assert b"LEEK_ENABLE_AGENT=true" in environ
+        for text in (environ, Path(f"/proc/{pid}/cmdline").read_bytes()):
+            assert PASSWORD.encode() not in text
+            assert KEY.encode() not in text
+    titles = {
+        Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") for pid in agent.children().values()
+    }
+    assert titles == {b"leekfanout: shop-prod", b"leekfanout: blog-prod"}
+
+
+def test_subscriptions_from_the_variable_cannot_change_and_the_reason_is_said(
+    agent: Agent,
+) -> None:
+    with pytest.raises(RefusedError, match="come from LEEK_AGENT_SUBSCRIPTIONS") as raised:
+        client(agent).call("leekfanout.reload")
+    assert raised.value.code == Fault.CANT_REREAD
+    agent.process.signal(signal.SIGHUP)
+    (line,) = agent.wait_for_line("reload.refused")
+    assert "come from LEEK_AGENT_SUBSCRIPTIONS" in line["problem"]
+    # Leek stops and starts the agent, which needs no new subscriptions.
+    assert client(agent).call("supervisor.stopProcess", "agent") is True
+    assert client(agent).call("supervisor.startProcess", "agent") is True
+    assert names(agent) == {"shop-prod", "blog-prod"}
+
+
+def test_each_broker_and_api_is_reported_in_one_line(agent: Agent) -> None:
+    lines = agent.wait_for_line("check.done", 2)
+    assert {line["subscription"] for line in lines} == {"shop-prod", "blog-prod"}
+    for line in lines:
+        assert "refuses connections" in line["broker"]
+        assert "refuses connections" in line["api"]
+    assert PASSWORD not in agent.log.read_text()
+
+
+def test_the_state_is_private(agent: Agent) -> None:
+    agent.wait_for_line("broker.down")
+    for path in (agent.state_dir, *agent.state_dir.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_an_agent_that_stops_leaves_nothing(agent: Agent) -> None:
+    assert agent.stop() == 0
+    assert not (agent.state_dir / "control.sock").exists()
+
+
+def test_a_watched_file_is_applied_by_itself(tmp_path: Path) -> None:
+    first = entry("shop-prod")
+    with FileAgent(tmp_path, [first], "--watch-config") as agent:
+        shop = agent.children()["shop-prod"]
+        agent.write([first, entry("blog-prod")])
+        until(lambda: names(agent) == {"shop-prod", "blog-prod"}, 20, "the new one")
+        agent.write([{**first, "app_name": "Shop"}])
+        agent.wait_for_line("reload.refused")
+        assert names(agent) == {"shop-prod", "blog-prod"}
+        agent.write([first])
+        until(lambda: names(agent) == {"shop-prod"}, 20, "the old one to go")
+        assert agent.children()["shop-prod"] == shop
+
+
+def test_the_last_subscription_can_be_removed_and_one_added_again(tmp_path: Path) -> None:
+    with FileAgent(tmp_path, [entry("shop-prod")]) as agent:
+        agent.write([])
+        assert client(agent).call("leekfanout.reload")["removed"] == ["shop-prod"]
+        assert client(agent).call("supervisor.getProcessInfo", "agent")["statename"] == "STOPPED"
+        agent.write([entry("blog-prod")])
+        assert client(agent).call("leekfanout.reload")["added"] == ["blog-prod"]
+
+
+def test_a_second_agent_with_the_same_state_is_refused(agent: Agent) -> None:
+    env = {**os.environ, "LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")])}
+    done = subprocess.run(
+        [sys.executable, "-m", "leekfanout", "run", "--state-dir", str(agent.state_dir)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("leekfanout: Another agent runs and listens on ")
+    assert names(agent) == {"shop-prod", "blog-prod"}
+
+
+def test_watching_needs_a_file(agent: Agent) -> None:
+    env = {**os.environ, "LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")])}
+    done = subprocess.run(
+        [sys.executable, "-m", "leekfanout", "run", "--watch-config"],
+        env={**env, "LEEKFANOUT_STATE_DIR": str(agent.state_dir)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no file to watch" in done.stderr
+
+
+def test_an_idle_child_has_little_memory_of_its_own(agent: Agent) -> None:
+    agent.wait_for_line("broker.down", 2)
+    for pid in agent.children().values():
+        assert psutil.Process(pid).memory_full_info().uss < USS_MAX_BYTES
