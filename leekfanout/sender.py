@@ -133,7 +133,7 @@ class Sender(threading.Thread):
 
     def _retry(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
         self._stats.add("posts_retried")
-        if self._fails_alone(parcel, outcome, status):
+        if self._fails_alone(parcel, outcome):
             self._halve(parcel, outcome.reason, suspect=True)
             return
         self._stats.problem(f"A batch could not be posted: {outcome.reason}.", _advice(status))
@@ -156,16 +156,17 @@ class Sender(threading.Thread):
             retry_after_s=outcome.retry_after_s,
         )
 
-    def _fails_alone(self, parcel: Parcel, outcome: Outcome, status: int | None) -> bool:
+    def _fails_alone(self, parcel: Parcel, outcome: Outcome) -> bool:
         """Whether only this body fails, again and again, while the API confirms others.
 
         A web application firewall may answer 403 to a document that looks like an attack, and an API
         may crash on one document: without this, such a document would be retried for ever.
         """
-        if status is None or self._outbox.confirmed - parcel.confirmed_before < parcel.attempts:
+        if self._outbox.confirmed - parcel.confirmed_before < parcel.attempts:
             return False
-        if parcel.suspect:
+        if parcel.suspect and len(parcel.body) > 1:
             return True
+        # What this decides of a single document is final, so it takes more than a bad moment.
         paused = outcome.verdict is Verdict.PAUSE
         return parcel.attempts > (REFUSALS_BEFORE_BISECT if paused else FAILURES_BEFORE_BISECT)
 
