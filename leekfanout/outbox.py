@@ -283,7 +283,7 @@ class Outbox:
                     left = Parcel(
                         parcel.batch,
                         body,
-                        refusals=parcel.refusals,
+                        refusals=0 if suspect else parcel.refusals,
                         confirmed_before=self.confirmed,
                         suspect=suspect,
                     )

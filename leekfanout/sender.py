@@ -172,7 +172,9 @@ class Sender(threading.Thread):
 
     def _bisect(self, parcel: Parcel, reason: str) -> None:
         parcel.refusals += 1
-        if parcel.refusals < REFUSALS_BEFORE_BISECT and not parcel.suspect:
+        # A suspect is halved at once, but a document that is given up has had all its chances alone.
+        hopeful = not parcel.suspect or len(parcel.body) == 1
+        if hopeful and parcel.refusals < REFUSALS_BEFORE_BISECT:
             self._stats.add("posts_retried")
             delay_s = retry_delay_s(parcel.refusals, self._random)
             self._outbox.failed(parcel, delay_s, breaks=False)
