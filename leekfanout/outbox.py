@@ -38,7 +38,7 @@ class Parcel:
     confirmed_before: int = 0
     """What :attr:`Outbox.confirmed` was when it failed first, or was cut out as a suspect."""
     suspect: bool = False
-    """Whether it was cut out of a body that is refused: then the next refusal is proof enough."""
+    """Whether it was cut out of a body that is refused: then it is cut again at the next refusal."""
     not_before: float = math.inf
     """Until when it waits even if the API is back: as long as that has asked for. Infinite if what it
     waits for isn't the API."""

@@ -167,8 +167,8 @@ class Sender(threading.Thread):
         if parcel.suspect and len(parcel.body) > 1:
             return True
         # What this decides of a single document is final, so it takes more than a bad moment.
-        paused = outcome.verdict is Verdict.PAUSE
-        return parcel.attempts > (REFUSALS_BEFORE_BISECT if paused else FAILURES_BEFORE_BISECT)
+        soon = outcome.verdict is Verdict.PAUSE and len(parcel.body) > 1
+        return parcel.attempts > (REFUSALS_BEFORE_BISECT if soon else FAILURES_BEFORE_BISECT)
 
     def _bisect(self, parcel: Parcel, reason: str) -> None:
         parcel.refusals += 1
