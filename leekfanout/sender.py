@@ -104,11 +104,12 @@ class Sender(threading.Thread):
         try:
             self._act(parcel, outcome, answer.status)
         except StoreError as error:
-            # The documents are refused and can't be kept here: they stay where they are for now.
-            self._stats.problem(
-                str(error), "Make room in the state directory, or make it writable."
-            )
+            # A document is refused and can't be kept here: it stays where it is for now.
+            self._complain(error)
             self._outbox.failed(parcel, STORE_RETRY_S, breaks=False)
+
+    def _complain(self, error: StoreError) -> None:
+        self._stats.problem(str(error), "Make room in the state directory, or make it writable.")
 
     def _act(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
         match outcome.verdict:
@@ -201,7 +202,7 @@ class Sender(threading.Thread):
         body = parcel.body
         by_id = {document_id(body.document(i)): i for i in range(len(body))}
         retry: list[int] = []
-        refused: list[tuple[bytes, str]] = []
+        refused: list[tuple[int, str]] = []
         retried_out = parcel.refusals + 1 >= REFUSALS_BEFORE_BISECT
         for refusal in outcome.refusals:
             index = by_id.pop(refusal.document_id, None)
@@ -210,18 +211,27 @@ class Sender(threading.Thread):
             if refusal.may_pass and not retried_out:
                 retry.append(index)
             else:
-                refused.append((body.document(index), refusal.answer))
+                refused.append((index, refusal.answer))
         if not retry and not refused:
             self._bisect(parcel, outcome.reason)  # it names none of ours
             return
-        events = self._dead_letter(refused, outcome.reason) if refused else 0
+        events, delay_s = 0, retry_delay_s(parcel.refusals + 1, self._random)
+        if refused:
+            try:
+                events = self._dead_letter(
+                    [(body.document(index), reason) for index, reason in refused], outcome.reason
+                )
+            except StoreError as error:
+                # Only these are posted again, to be refused again: all others are indexed.
+                self._complain(error)
+                delay_s = STORE_RETRY_S
+                retry += (index for index, _ in refused)
         self._stats.add("documents_delivered", len(by_id) if outcome.names_all else 0)
         if not outcome.names_all:
             retry += by_id.values()
         parcel.refusals += 1
         if retry:
             self._stats.add("posts_retried")
-            delay_s = retry_delay_s(parcel.refusals, self._random)
             left = [cut(body, sorted(retry))]
             self._outbox.replaced(
                 parcel,
