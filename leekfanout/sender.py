@@ -7,6 +7,7 @@ or dead-lettered.
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
@@ -200,18 +201,18 @@ class Sender(threading.Thread):
         than it names, nobody knows which, so all that it didn't name are tried again.
         """
         body = parcel.body
-        by_id = {document_id(body.document(i)): i for i in range(len(body))}
+        by_id = defaultdict[str, list[int]](list)  # a task and a worker may share an id
+        for index in range(len(body)):
+            by_id[document_id(body.document(index))].append(index)
         retry: list[int] = []
         refused: list[tuple[int, str]] = []
         retried_out = parcel.refusals + 1 >= REFUSALS_BEFORE_BISECT
         for refusal in outcome.refusals:
-            index = by_id.pop(refusal.document_id, None)
-            if index is None:
-                continue
+            indices = by_id.pop(refusal.document_id, [])
             if refusal.may_pass and not retried_out:
-                retry.append(index)
+                retry += indices
             else:
-                refused.append((index, refusal.answer))
+                refused += ((index, refusal.answer) for index in indices)
         if not retry and not refused:
             self._bisect(parcel, outcome.reason)  # it names none of ours
             return
@@ -226,9 +227,11 @@ class Sender(threading.Thread):
                 self._complain(error)
                 delay_s = STORE_RETRY_S
                 retry += (index for index, _ in refused)
-        self._stats.add("documents_delivered", len(by_id) if outcome.names_all else 0)
-        if not outcome.names_all:
-            retry += by_id.values()
+        others = [index for indices in by_id.values() for index in indices]
+        if outcome.names_all:
+            self._stats.add("documents_delivered", len(others))
+        else:
+            retry += others
         parcel.refusals += 1
         if retry:
             self._stats.add("posts_retried")
