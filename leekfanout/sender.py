@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -195,56 +195,35 @@ class Sender(threading.Thread):
         self._outbox.replaced(parcel, halves, suspect=suspect)
 
     def _take_out(self, parcel: Parcel, outcome: Outcome) -> None:
-        """Dead-letter the documents that the API names; all others are indexed (contract, section 1).
-
-        Those that may be taken later are tried again by themselves. Where the API has refused more
-        than it names, nobody knows which, so all that it didn't name are tried again.
-        """
+        """Dead-letter the documents that the API names; all others are indexed (contract, section 1)."""
         body = parcel.body
-        by_id = defaultdict[str, list[int]](list)  # a task and a worker may share an id
-        for index in range(len(body)):
-            by_id[document_id(body.document(index))].append(index)
-        retry: list[int] = []
-        refused: list[tuple[int, str]] = []
-        retried_out = parcel.refusals + 1 >= REFUSALS_BEFORE_BISECT
-        for refusal in outcome.refusals:
-            indices = by_id.pop(refusal.document_id, [])
-            if refusal.may_pass and not retried_out:
-                retry += indices
-            else:
-                refused += ((index, refusal.answer) for index in indices)
-        if not retry and not refused:
+        sorted_out = sort_out(body, outcome, parcel.refusals)
+        refused, retry = sorted_out.refused, sorted_out.retry
+        if not refused and not retry:
             self._bisect(parcel, outcome.reason)  # it names none of ours
             return
-        events, delay_s = 0, retry_delay_s(parcel.refusals + 1, self._random)
+        parcel.refusals += 1
+        events, delay_s = 0, retry_delay_s(parcel.refusals, self._random)
         if refused:
             try:
                 events = self._dead_letter(
-                    [(body.document(index), reason) for index, reason in refused], outcome.reason
+                    [(body.document(index), answer) for index, answer in refused], outcome.reason
                 )
             except StoreError as error:
                 # Only these are posted again, to be refused again: all others are indexed.
                 self._complain(error)
                 delay_s = STORE_RETRY_S
                 retry += (index for index, _ in refused)
-        others = [index for indices in by_id.values() for index in indices]
-        if outcome.names_all:
-            self._stats.add("documents_delivered", len(others))
-        else:
-            retry += others
-        parcel.refusals += 1
+        self._stats.add("documents_delivered", sorted_out.indexed)
+        confirmed = sorted_out.indexed > 0
         if retry:
             self._stats.add("posts_retried")
             left = [cut(body, sorted(retry))]
             self._outbox.replaced(
-                parcel,
-                left,
-                confirmed=outcome.names_all,
-                delay_s=delay_s,
-                refused_events=events,
+                parcel, left, confirmed=confirmed, delay_s=delay_s, refused_events=events
             )
         else:
-            self._outbox.settled(parcel, confirmed=True, refused_events=events)
+            self._outbox.settled(parcel, confirmed=confirmed, refused_events=events)
 
     def _dead_letter(self, documents: list[tuple[bytes, str]], reason: str) -> int:
         """Keep refused documents, and return how many events they hold.
@@ -292,6 +271,41 @@ def _advice(status: int | None) -> str:
             return "The API or its search backend is overloaded; delivery goes on when it recovers."
         case _:
             return "See the API's log; delivery goes on when it recovers."
+
+
+class SortedOut(NamedTuple):
+    """What a refusal by name means for each document of a body, by its index there."""
+
+    refused: list[tuple[int, str]]
+    """For good, each with what the API says of it."""
+    retry: list[int]
+    indexed: int
+    """How many others there are, which the API has."""
+
+
+def sort_out(body: Body, outcome: Outcome, refusals: int) -> SortedOut:
+    """Sort a body's documents by an answer that refuses some; ``refusals`` were there before it.
+
+    Those that may be taken later are tried again by themselves. Where the API has refused more than
+    it names of ours, nobody knows which, so all that it didn't name are tried again.
+    """
+    by_id = defaultdict[str, list[int]](list)  # a task and a worker may share an id
+    for index in range(len(body)):
+        by_id[document_id(body.document(index))].append(index)
+    refused: list[tuple[int, str]] = []
+    retry: list[int] = []
+    names_all = outcome.names_all
+    for refusal in outcome.refusals:
+        indices = by_id.pop(refusal.document_id, [])
+        names_all &= bool(indices)
+        if refusal.may_pass and refusals + 1 < REFUSALS_BEFORE_BISECT:
+            retry += indices
+        else:
+            refused += ((index, refusal.answer) for index in indices)
+    others = [index for indices in by_id.values() for index in indices]
+    if names_all or not (refused or retry):
+        return SortedOut(refused, retry, len(others))
+    return SortedOut(refused, retry + others, 0)
 
 
 def cut(body: Body, indices: Iterable[int]) -> Body:
