@@ -65,8 +65,9 @@ class Refusal:
     document_id: str
     answer: str
     """What the API says of it, as JSON."""
-    may_pass: bool
-    """Whether it may be taken later: the search backend was busy, or two updates met."""
+    tries: int
+    """How often it is posted, at most: more than once if two updates may have met, and more often
+    if the search backend was busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,17 @@ def _refusals(errors: list[Any]) -> Iterator[Refusal]:
         # {"update": {"_id": …, "status": …, "error": {…}}}; the operation's name doesn't matter.
         details = next(iter(entry.values()), None) if isinstance(entry, dict) else None
         if isinstance(details, dict) and isinstance(details.get("_id"), str):
-            status = details.get("status")
-            may_pass = isinstance(status, int) and (status in {409, 429} or status >= 500)
-            yield Refusal(details["_id"], orjson.dumps(details).decode(), may_pass)
+            tries = _tries(details.get("status"))
+            yield Refusal(details["_id"], orjson.dumps(details).decode(), tries)
+
+
+def _tries(status: object) -> int:
+    """Return how often a document is posted that the search backend refuses with ``status``."""
+    if not isinstance(status, int):
+        return 1
+    if status == 429 or status >= 500:
+        return FAILURES_BEFORE_BISECT
+    return REFUSALS_BEFORE_BISECT if status == 409 else 1
 
 
 def is_ready(answer: Answer) -> bool:

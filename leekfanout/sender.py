@@ -298,7 +298,7 @@ def sort_out(body: Body, outcome: Outcome, refusals: int) -> SortedOut:
     for refusal in outcome.refusals:
         indices = by_id.pop(refusal.document_id, [])
         names_all &= bool(indices)
-        if refusal.may_pass and refusals + 1 < REFUSALS_BEFORE_BISECT:
+        if refusals + 1 < refusal.tries:
             retry += indices
         else:
             refused += ((index, refusal.answer) for index in indices)

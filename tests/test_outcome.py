@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leekfanout.outcome import (
+    FAILURES_BEFORE_BISECT,
     REASON_MAX_CHARACTERS,
+    REFUSALS_BEFORE_BISECT,
     RETRY_AFTER_MAX_S,
     RETRY_DELAY_BASE_S,
     RETRY_DELAY_MAX_S,
@@ -139,15 +141,16 @@ def test_refused_documents_are_named_with_what_the_api_says_of_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "may_pass"),
-    [(400, False), (404, False), (409, True), (429, True), (500, True), (503, True), ("429", False),
-     (None, False)],
-)  # fmt: skip
-def test_a_refusal_may_pass_where_the_search_backend_was_busy(
-    status: object, may_pass: bool
-) -> None:
+    ("status", "tries"),
+    [
+        *((status, 1) for status in (400, 404, "429", None, 4.5, [])),
+        (409, REFUSALS_BEFORE_BISECT),
+        *((status, FAILURES_BEFORE_BISECT) for status in (429, 500, 503)),
+    ],
+)
+def test_a_refusal_that_may_pass_is_met_with_more_tries(status: object, tries: int) -> None:
     (refusal,) = judge(answer(400, refusing(entry("a", status)))).refusals
-    assert refusal.may_pass is may_pass
+    assert refusal.tries == tries
 
 
 @pytest.mark.parametrize(
