@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -314,10 +314,18 @@ def cut(body: Body, indices: Iterable[int]) -> Body:
 
 
 def document_id(document: bytes) -> str:
-    """Return a document's id."""
-    return str(orjson.loads(document)["id"])
+    """Return a document's id; it is empty where a damaged spool holds no document."""
+    return str(_parsed(document).get("id", ""))
 
 
 def events_in(document: bytes) -> int:
     """Return how many events were merged into a document."""
-    return int(orjson.loads(document).get("events_count", 1))
+    return int(_parsed(document).get("events_count", 1))
+
+
+def _parsed(document: bytes) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
