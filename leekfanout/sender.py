@@ -195,7 +195,7 @@ class Sender(threading.Thread):
         self._outbox.replaced(parcel, halves, suspect=suspect)
 
     def _take_out(self, parcel: Parcel, outcome: Outcome) -> None:
-        """Dead-letter the documents that the API names; all others are indexed (contract, section 1)."""
+        """Dead-letter the documents that the API names; it has all others (contract, section 1)."""
         body = parcel.body
         sorted_out = sort_out(body, outcome, parcel.refusals)
         refused, retry = sorted_out.refused, sorted_out.retry
@@ -265,6 +265,10 @@ def _advice(status: int | None) -> str:
             return "Something in front of the API forbids it: check the proxy or firewall there."
         case 404:
             return "Check `org_name`, `app_name` and `api_url`: the API knows no such application."
+        case 405 | 410 | 421:
+            return "Check `api_url`: what is there is no Leek API."
+        case 407:
+            return "Check the user and the password of the proxy that the environment names."
         case 400:
             return "Check `org_name`, `app_name`, `app_env` and `app_key`."
         case 429 | 503:
