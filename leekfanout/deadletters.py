@@ -1,5 +1,6 @@
 """Dead letters on disk: what the API refuses and what can't become a document, with the reasons."""
 
+import operator
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,14 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from leekfanout import logs
 from leekfanout.errors import StoreError
-from leekfanout.sqlite_store import SqliteStore, has_room, used_bytes
+from leekfanout.sqlite_store import (
+    DamagedError,
+    SqliteStore,
+    checked,
+    has_room,
+    last_id,
+    used_bytes,
+)
 
 log = logs.get("deadletters")
 
@@ -109,7 +117,7 @@ class DeadLetters:
         """The file's version (as other processes change it), and its letters and bytes then."""
         self._last_counted = (0, 0)
         self._store = SqliteStore(
-            path, _SCHEMA, synchronous="FULL", owner=owner, on_open=self._forget_count
+            path, _SCHEMA, synchronous="FULL", owner=owner, on_open=self._take_stock
         )
 
     def put(self, letters: Sequence[DeadLetter]) -> int:
@@ -138,32 +146,39 @@ class DeadLetters:
     ) -> list[StoredLetter]:
         """Return the oldest letters beyond id ``after`` that ``only`` fits, at most ``limit``."""
         condition, parameters = only.sql()
-        return self._store.read(
-            lambda db: [
-                StoredLetter._make(row)
-                for row in db.execute(
-                    "SELECT id, at, kind, reason, answer, length(payload) FROM letters"  # noqa: S608
-                    f" WHERE id > ? AND {condition} ORDER BY id LIMIT ?",
-                    (after, *parameters, limit),
-                )
-            ]
+        statement = (
+            "SELECT id, at, kind, reason, answer, length(payload) FROM letters"  # noqa: S608
+            f" WHERE id > ? AND {condition} ORDER BY id LIMIT ?"
         )
+
+        def select(db: sqlite3.Connection) -> list[StoredLetter]:
+            letters = [
+                StoredLetter._make(checked(row, int, float, str, str, str | None, int))
+                for row in db.execute(statement, (after, *parameters, limit))
+            ]
+            ids = [after, *(letter.id for letter in letters)]
+            if any(map(operator.ge, ids, ids[1:])):
+                raise DamagedError("its rows are out of order")
+            return letters
+
+        return self._store.read(select)
 
     def newest_id(self) -> int:
         """Return the id of the letter that came last, or 0."""
-        newest: int = self._store.read(
-            lambda db: db.execute("SELECT coalesce(max(id), 0) FROM letters").fetchone()[0]
-        )
-        return newest
+        return self._store.read(lambda db: last_id(db, "letters"))
 
     def get(self, letter_id: int) -> DeadLetter | None:
         """Return a letter with its payload, or None if there is none of that id."""
-        row = self._store.read(
-            lambda db: db.execute(
+
+        def get(db: sqlite3.Connection) -> DeadLetter | None:
+            row = db.execute(
                 "SELECT kind, reason, answer, payload, at FROM letters WHERE id = ?", (letter_id,)
             ).fetchone()
-        )
-        return None if row is None else DeadLetter._make(row)
+            if row is None:
+                return None
+            return DeadLetter._make(checked(row, str, str, str | None, bytes, float))
+
+        return self._store.read(get)
 
     def remove(self, ids: Sequence[int]) -> int:
         """Remove letters by id; return how many of them there were."""
@@ -207,7 +222,7 @@ class DeadLetters:
             if not db.execute(
                 "DELETE FROM letters WHERE id = (SELECT min(id) FROM letters)"
             ).rowcount:
-                break
+                break  # nothing is left, and the bound is smaller than an empty file
             evicted += 1
         db.execute(
             "INSERT INTO letters (at, kind, reason, answer, payload) VALUES (?, ?, ?, ?, ?)",
@@ -251,9 +266,10 @@ class DeadLetters:
                 self._last_counted = self._counted[1:]
             return self._last_counted
 
-    def _forget_count(self, _: sqlite3.Connection) -> None:
+    def _take_stock(self, db: sqlite3.Connection) -> None:
         # A version is comparable only with others of the same connection.
         self._counted = None
+        last_id(db, "letters")  # so that damage to it shows now
 
 
 def _storable(text: str) -> str:

@@ -7,7 +7,14 @@ from typing import Final, NamedTuple, TypeVar
 
 from leekfanout import logs
 from leekfanout.errors import StoreError
-from leekfanout.sqlite_store import SqliteStore, has_room, used_bytes
+from leekfanout.sqlite_store import (
+    DamagedError,
+    SqliteStore,
+    checked,
+    has_room,
+    last_id,
+    used_bytes,
+)
 
 log = logs.get("spool")
 
@@ -110,7 +117,9 @@ class Spool:
             for row in db.execute(
                 "SELECT id, body, events FROM batches WHERE id > ? ORDER BY id", (entry_id,)
             ):
-                entry = SpoolEntry._make(row)
+                entry = SpoolEntry._make(checked(row, int, bytes, int))
+                if entry.id <= (entries[-1].id if entries else entry_id):
+                    raise DamagedError("its rows are out of order")
                 if entry.id in self._confirmed:
                     continue
                 loaded_bytes += len(entry.body)
@@ -172,34 +181,39 @@ class Spool:
             raise _NoRoomError
         while not has_room(db, len(body), self._max_bytes):
             oldest = db.execute(
-                "SELECT id, events FROM batches WHERE id > ? ORDER BY id LIMIT 1",
+                "SELECT id FROM batches WHERE id > ? ORDER BY id LIMIT 1",
                 (self._handed_out_to,),
             ).fetchone()
             if oldest is None:
                 raise _NoRoomError
-            db.execute("DELETE FROM batches WHERE id = ?", (oldest[0],))
-            dropped.append(oldest[1])
+            events_gone = _delete(db, oldest[0])
+            if events_gone is None:
+                raise DamagedError("a batch can be found but not removed")
+            dropped.append(events_gone)
         db.execute("INSERT INTO batches VALUES (?, ?, ?)", (self._next_id, events, body))
         return dropped
 
     def _take_stock(self, db: sqlite3.Connection) -> None:
         """Count what a newly opened file holds; what should be in it and isn't is lost."""
         expected = self._events - sum(self._on_their_way.values()) - sum(self._confirmed.values())
-        self._batches, self._events = db.execute(
-            "SELECT count(*), coalesce(sum(events), 0) FROM batches"
-        ).fetchone()
+        self._batches, self._events = checked(
+            db.execute("SELECT count(*), coalesce(sum(events), 0) FROM batches").fetchone(),
+            *(int, int),
+        )
         self._lost_events += max(0, expected - self._events)
         self._used_bytes = used_bytes(db)
         if self._batches == 0:  # those handed out are in memory alone now
             self._on_their_way.clear()
             self._confirmed.clear()
         # Ids go on in a new file: one of the old file's may still be on its way.
-        sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batches'").fetchone()
-        self._next_id = max(self._next_id, sequence[0] + 1 if sequence else 1)
+        self._next_id = max(self._next_id, last_id(db, "batches") + 1)
 
 
 def _delete(db: sqlite3.Connection, entry_id: int) -> int | None:
     """Delete a batch and return its number of events; None where it isn't there any more."""
     row = db.execute("SELECT events FROM batches WHERE id = ?", (entry_id,)).fetchone()
+    if row is None:
+        return None
+    (events,) = checked(row, int)
     db.execute("DELETE FROM batches WHERE id = ?", (entry_id,))
-    return None if row is None else int(row[0])
+    return int(events)

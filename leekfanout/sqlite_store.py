@@ -9,9 +9,10 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar
 
 from leekfanout import logs
 from leekfanout.errors import StoreError
@@ -30,14 +31,19 @@ SHRINK_ABOVE_FREE_BYTES: Final = 8_000_000
 SHRINK_BELOW_USED_BYTES: Final = 1_000_000
 """A file this empty and this hollow is rewritten: cheap then, and the disk gets its space back."""
 
-SCHEMA_VERSION: Final = 1
+LAST_ID_MAX: Final = 2**62
 
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION_MAX: Final = 1_000
+"""A number beyond is no later version, but damage to the place where it stands."""
+
+# SQLITE_ERROR is a statement that can't be compiled. Ours are constant, so the schema isn't ours.
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 
 
-class _ForeignFileError(sqlite3.DatabaseError):
-    """The file is a sound database, but not one of ours."""
+class DamagedError(sqlite3.DatabaseError):
+    """The file holds something that we haven't written, though SQLite doesn't mind it."""
 
 
 class SqliteStore:
@@ -117,12 +123,12 @@ class SqliteStore:
             try:
                 try:
                     return self._transact(work, begin)
-                except sqlite3.DatabaseError as error:
+                except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                     if not (self._owner and _is_damage(error)):
                         raise
                     self._set_aside(error)
                     return self._transact(work, begin)
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
                 # A connection that has failed may hold a half-done state: begin with a new one.
                 self.close()
                 raise StoreError(f"{self.path} can't be used: {_why(error)}.") from error
@@ -173,14 +179,14 @@ class SqliteStore:
         # A flipped bit in a text is no reason to lose the row.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
+        if SCHEMA_VERSION < version < SCHEMA_VERSION_MAX:
             raise StoreError(
                 f"{self.path} was written by a later version of leekfanout; use that version,"
                 " or move the file away."
             )
-        is_new = version < SCHEMA_VERSION
-        if is_new and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise _ForeignFileError("it is not a file of leekfanout")
+        is_new = version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if not is_new and version != SCHEMA_VERSION:
+            raise DamagedError("it is not a file of leekfanout")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_MAX_BYTES}")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -195,7 +201,7 @@ class SqliteStore:
         if self._on_open is not None:
             self._on_open(connection)
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _set_aside(self, error: Exception) -> None:
         """Rename a damaged file: a new one can be begun, and a person can look at the old one."""
         self.close()
         if self._identity_on_disk() != self._identity:
@@ -240,6 +246,27 @@ def has_room(connection: sqlite3.Connection, payload_bytes: int, max_bytes: int)
     return used_bytes(connection) + payload_bytes + slack_bytes <= max_bytes
 
 
+def checked(row: Sequence[Any], *types: type | UnionType) -> Sequence[Any]:
+    """Return a row as it was read; DamagedError if it has other types than were written.
+
+    SQLite reads whatever the bytes say, for it has no checksums.
+    """
+    if all(map(isinstance, row, types)):
+        return row
+    raise DamagedError("a row has values of wrong types")
+
+
+def last_id(connection: sqlite3.Connection, table: str) -> int:
+    """Return the last id that AUTOINCREMENT has given in ``table``, or 0."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    if row is None:
+        return 0
+    (sequence,) = checked(row, int)
+    if not 0 <= sequence < LAST_ID_MAX:
+        raise DamagedError("its ids have come to an end")
+    return int(sequence)
+
+
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     (value,) = connection.execute(f"PRAGMA {name}").fetchone()
     return int(value)
@@ -255,10 +282,11 @@ def _primary_code(error: Exception) -> int | None:
 
 
 def _is_damage(error: Exception) -> bool:
-    return isinstance(error, _ForeignFileError) or _primary_code(error) in _DAMAGE
+    # Python's module raises UnicodeDecodeError where SQLite quotes a damaged schema.
+    return isinstance(error, DamagedError | UnicodeDecodeError) or _primary_code(error) in _DAMAGE
 
 
-def _why(error: sqlite3.Error | OSError) -> str:
+def _why(error: Exception) -> str:
     """Say what went wrong and what to do, as the end of a sentence."""
     if isinstance(error, OSError):
         return f"{error.strerror}; check that its folder exists and is writable for this user"

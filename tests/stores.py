@@ -1,10 +1,15 @@
-"""A fixture for tests that leave files of the state directory open."""
+"""What tests of files in the state directory share."""
 
+import os
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from leekfanout.sqlite_store import SqliteStore
+
+MEMORY_FOLDER: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where property tests make their files: thousands of fsyncs take a minute on a busy disk."""
 
 
 @pytest.fixture

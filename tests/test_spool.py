@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from leekfanout.spool import Spool
-from tests.stores import stores_are_closed  # noqa: F401
+from tests.stores import MEMORY_FOLDER, stores_are_closed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("stores_are_closed")
 
@@ -160,7 +160,7 @@ class EveryEventIsCounted(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY_FOLDER)
         self.path = Path(self.folder.name, "spool.sqlite3")
         self.spool = Spool(self.path, 120_000)
         self.appended = self.dropped = self.removed = 0

@@ -1,6 +1,7 @@
 """What disks and people do to the files of the state directory, and what is left of them then."""
 
 import os
+import random
 import resource
 import shutil
 import sqlite3
@@ -9,16 +10,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from leekfanout import sqlite_store
-from leekfanout.deadletters import DeadLetter, DeadLetters
+from leekfanout.deadletters import DeadLetter, DeadLetters, LetterFilter
 from leekfanout.errors import StoreError
 from leekfanout.spool import Spool
-from tests.stores import stores_are_closed  # noqa: F401
+from tests.stores import MEMORY_FOLDER, stores_are_closed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("stores_are_closed")
 
@@ -122,6 +125,87 @@ def test_pages_that_turn_bad_while_the_file_is_open_cost_what_is_not_in_hand(pat
     assert [entry.body for entry in spool.after(0, MB)] == [b"new"]
     spool.remove([entry.id for entry in in_hand])
     assert spool.batches == 1, "the ids of the old file mean nothing in the new one"
+
+
+def _fill(folder: Path) -> None:
+    """Fill both kinds of file, with holes in them."""
+    letters = DeadLetters(folder / "letters", "shop-prod", 5 * MB)
+    letters.put([LETTER._replace(payload=b"%d" % n * (n % 90) * 60) for n in range(150)])
+    letters.remove(range(3, 20))
+    letters.close()
+    spool = Spool(folder / "spool", 5 * MB)
+    for number in range(60):
+        spool.append(b"%d" % number * (number % 7) * 2_000, events=number + 1)
+    spool.remove(range(2, 9))
+    spool.close()
+
+
+@given(
+    places=st.lists(
+        st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=200)), max_size=20
+    ),
+    pages=st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 110), st.binary(min_size=1, max_size=8))
+    ),
+    cut=st.none() | st.floats(0, 1),
+    open_then=st.booleans(),
+    choice=st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_damage_only_store_errors_come_of_it_and_it_is_got_over(
+    places: list[tuple[float, bytes]],
+    pages: list[tuple[int, int, bytes]],
+    cut: float | None,
+    open_then: bool,
+    choice: random.Random,
+) -> None:
+    """Bytes anywhere, bytes in the headers of pages, and a shorter file."""
+    with tempfile.TemporaryDirectory(dir=MEMORY_FOLDER) as name:
+        folder = Path(name)
+        _fill(folder)
+        letters = DeadLetters(folder / "letters", "shop-prod", 5 * MB)
+        spool = Spool(folder / "spool", 5 * MB)
+        if open_then:
+            letters.count()
+            spool.after(0, 10_000)
+        else:
+            spool.close()
+        for path in (folder / "letters", folder / "spool"):
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                for where, garbage in places:
+                    file.seek(int(where * size))
+                    file.write(garbage)
+                for page, offset, garbage in pages:
+                    if page * 4_096 < size:
+                        file.seek(page * 4_096 + offset)
+                        file.write(garbage)
+                if cut is not None:
+                    file.truncate(int(cut * size))
+        uses: list[Callable[[], object]] = [
+            lambda: letters.put([LETTER]),
+            lambda: letters.select(LetterFilter(reason="uuid")),
+            lambda: letters.get(choice.randrange(150)),
+            lambda: letters.remove([choice.randrange(150) for _ in range(20)]),
+            lambda: letters.purge(LetterFilter(kind="event")),
+            letters.count,
+            letters.size_bytes,
+            lambda: spool.append(b"x" * choice.randrange(40_000), 2),
+            lambda: [len(entry.body) + entry.events for entry in spool.after(0, 10 * MB)],
+            lambda: spool.remove([choice.randrange(60) for _ in range(10)]),
+        ]
+        for _ in range(15):
+            with suppress(StoreError):
+                choice.choice(uses)()
+        letters.purge()  # what no use has come across, this does
+        spool.after(0, 100 * MB)
+        letters.put([LETTER._replace(payload=b"the last")])
+        spool.append(b"the last", events=1)
+        last = letters.select(limit=10_000)[-1].id
+        assert letters.get(last) == LETTER._replace(payload=b"the last")
+        assert spool.after(0, 100 * MB)[-1].body == b"the last"
+        letters.close()
+        spool.close()
 
 
 def test_only_the_last_damaged_file_is_kept(path: Path) -> None:
@@ -290,7 +374,7 @@ def test_a_disk_that_takes_no_more_is_one_error_and_loses_nothing(path: Path) ->
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from leekfanout.deadletters import DeadLetter, DeadLetters
+from leekfanout.deadletters import DeadLetter, DeadLetters, LetterFilter
 from leekfanout.errors import StoreError
 from leekfanout.spool import Spool
 
@@ -374,6 +458,62 @@ def test_a_write_waits_for_another_processs_short_transaction(path: Path) -> Non
     timer.join()
     other.close()
     assert letters.count() == 2
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from leekfanout.deadletters import DeadLetter, DeadLetters
+from leekfanout.spool import Spool
+
+folder = Path(sys.argv[1])
+letters = DeadLetters(folder / "letters", "shop-prod", 300_000)
+spool = Spool(folder / "spool", 300_000)
+for number in itertools.count():
+    letters.put([DeadLetter("event", str(number), None, b"x" * (number % 7) * 1_000, 0.0)])
+    spool.append(b"%d " % number + b"x" * (number % 7) * 1_000, events=1)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 37, 200, 411])
+def test_what_was_kept_outlives_a_kill_at_any_moment(tmp_path: Path, lines: int) -> None:
+    command = [sys.executable, "-c", WRITER, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for _ in range(lines):
+            told = int(writer.stdout.readline())
+        writer.kill()
+
+    kept = [int(each.reason) for each in DeadLetters(tmp_path / "letters", "x", MB).select()]
+    spooled = [int(entry.body.split()[0]) for entry in Spool(tmp_path / "spool", MB).after(0, MB)]
+    for numbers in (kept, spooled):
+        assert numbers == list(range(numbers[0], numbers[-1] + 1)), "the oldest are evicted first"
+        assert numbers[-1] >= told
+    assert set_aside(tmp_path / "letters") == set_aside(tmp_path / "spool") == []
+
+
+def test_an_agent_that_puts_and_a_person_who_purges_do_not_disturb_each_other(path: Path) -> None:
+    agent = DeadLetters(path, "shop-prod", 5 * MB)
+    agent.put([LETTER])
+    done = threading.Event()
+
+    def put() -> None:
+        for number in range(300):
+            agent.put([LETTER._replace(reason=f"stays {number}"), LETTER])
+        done.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    person = DeadLetters(path, "shop-prod", 5 * MB, owner=False)
+    purged = 0
+    while not done.is_set():
+        purged += person.purge(LetterFilter(reason="uuid"))
+    purged += person.purge(LetterFilter(reason="uuid"))
+    thread.join()
+    assert purged == 301
+    assert [each.reason for each in agent.select()] == [f"stays {number}" for number in range(300)]
+    assert agent.count() == 300
 
 
 def test_errors_name_the_file_and_nothing_that_is_in_it(path: Path) -> None:
