@@ -45,19 +45,20 @@ class AgentApi:
             "removed": list(what.removed),
         }
 
-    def restartProcesses(self, name: str) -> Reply:
+    def restartProcesses(self, name: str, wait: bool = True) -> Reply:
         """Drain, stop and start one subscription's process, or all (``agent``).
 
         Returns a result for each, as ``startAllProcesses`` does. Goes on to the end even if the
         client goes away, so that nothing stays stopped.
         """
         refuse_unless_running(self._mood())
-        return (yield from for_each(members(self._farm, name), _restart))
+        processes = members(self._farm, name)
+        return (yield from for_each(processes, lambda process: _restart(process, wait)))
 
 
-def _restart(process: Process) -> Reply:
+def _restart(process: Process, wait: bool) -> Reply:
     process.restart(time.monotonic())
-    return (yield from running(process))
+    return (yield from running(process, wait))
 
 
 def _status(process: Process) -> dict[str, Any]:

@@ -185,7 +185,12 @@ class Supervisor:
 
     def _reload(self) -> Difference:
         want, what = self._farm.read()
-        log.info("reload", added=what.added, changed=what.changed, removed=what.removed)
+        log.info(
+            "reload",
+            added=" ".join(what.added),
+            changed=" ".join(what.changed),
+            removed=" ".join(what.removed),
+        )
         self._farm.apply(want, what, time.monotonic())
         return what
 

@@ -287,8 +287,8 @@ def _signal(process: Process, number: int) -> Reply:
     yield  # a generator like the others, though it never waits
 
 
-def running(process: Process, wait: bool = True) -> Reply:
-    """Wait until a process that was started is RUNNING; a fault says that it ended before."""
+def running(process: Process, wait: bool) -> Reply:
+    """With ``wait``, wait until a process that was started is RUNNING, or raise a fault."""
     while wait and process.state is not State.RUNNING:
         if not process.wanted or process.state in WAITING:
             raise fault(Fault.ABNORMAL_TERMINATION, f"{process.name}: {process.reason}")
