@@ -107,7 +107,7 @@ class SqliteStore:
                 ):
                     connection.execute("VACUUM")
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except (sqlite3.Error, OSError, StoreError) as error:
+            except (sqlite3.Error, UnicodeDecodeError, OSError, StoreError) as error:
                 log.debug("store.not_shrunk", path=self.path, error=error)
 
     def close(self) -> None:
@@ -141,8 +141,10 @@ class SqliteStore:
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # SQLite itself rolls back on a full disk, for one
-                with contextlib.suppress(sqlite3.Error):
+                try:
                     connection.execute("ROLLBACK")
+                except sqlite3.Error:
+                    self.close()  # BEGIN would fail on it, and that must not pass for damage
             raise
         return result
 
