@@ -12,7 +12,7 @@ SILENCE_S: Final = 60.0
 """Celery's workers send a heartbeat every two seconds: nothing for so long means something."""
 
 ERROR_FRESH_S: Final = 600.0
-"""An error of a subscription that is well again is shown for so long."""
+"""An error, or the reason for a restart, of a subscription that is well is shown for so long."""
 
 
 class Level(Enum):
@@ -85,9 +85,11 @@ def _delivering(status: Mapping[str, Any], now: float) -> Diagnosis:
     words = "delivering"
     if gauges["spool_batches"] > 0:
         words = f"delivering, {gauges['spool_bytes'] / 1_000_000:.1f} MB spooled"
-    if now - gauges["last_error_at"] > ERROR_FRESH_S or not status["last_error"]:
-        return Diagnosis(Level.GOOD, words)
-    return _with_error(Level.GOOD, words, status, now)
+    if status["last_error"] and now - gauges["last_error_at"] <= ERROR_FRESH_S:
+        return _with_error(Level.GOOD, words, status, now)
+    if status["reason"] and now - status["stopped_at"] <= ERROR_FRESH_S:
+        return Diagnosis(Level.GOOD, words, status["reason"], "", now - status["stopped_at"])
+    return Diagnosis(Level.GOOD, words)
 
 
 def _silent(status: Mapping[str, Any], now: float) -> Diagnosis:

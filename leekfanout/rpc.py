@@ -49,6 +49,10 @@ def fault(code: Fault, about: str = "") -> xmlrpc.client.Fault:
     return xmlrpc.client.Fault(int(code), f"{code.name}: {about}" if about else code.name)
 
 
+def _failure(method: str) -> xmlrpc.client.Fault:
+    return fault(Fault.FAILED, f"{method} has failed; the agent's log has the reason")
+
+
 class BadRequestError(Exception):
     """The body of a request is no XML-RPC call."""
 
@@ -77,7 +81,11 @@ class Rpc:
             result = ((yield from self.call(name, params)),)
         except xmlrpc.client.Fault as error:
             result = error
-        return _render(result)
+        try:
+            return _render(result)
+        except Exception:  # a request must not be able to end the supervisor
+            log.exception("control.failed", method=name)
+            return _render(_failure(name))
 
     def call(self, name: str, params: Sequence[Any]) -> Reply:
         """Call a method; raises :class:`xmlrpc.client.Fault` where it can't do what was asked."""
@@ -92,11 +100,8 @@ class Rpc:
         except xmlrpc.client.Fault:
             raise
         except Exception:
-            # A request must not be able to end the supervisor, whatever was overlooked.
             log.exception("control.failed", method=name)
-            raise fault(
-                Fault.FAILED, f"{name} has failed; the agent's log has the reason"
-            ) from None
+            raise _failure(name) from None
         return value
 
 

@@ -28,6 +28,7 @@ def status(
         "condition": condition,
         "transport": more.get("transport", "amqp"),
         "reason": more.get("reason", ""),
+        "stopped_at": more.get("stopped_at", 0),
         "next_start_in_s": more.get("next_start_in_s", 0),
         "last_error": more.get("last_error", ""),
         "advice": more.get("advice", ""),
@@ -95,6 +96,15 @@ def test_an_old_error_of_a_subscription_that_is_well_again_is_not_told() -> None
     assert diagnose(fresh, NOW).error == "It was away."
     assert diagnose(fresh, NOW).level is Level.GOOD
     assert diagnose(status(last_error="It was away.", last_error_at=NOW - 601), NOW).error == ""
+
+
+def test_the_reason_for_a_restart_is_told_for_a_while() -> None:
+    restarted = status(reason="It was killed.", stopped_at=NOW - 60)
+    assert diagnose(restarted, NOW) == Diagnosis(
+        Level.GOOD, "delivering", "It was killed.", "", 60.0
+    )
+    earlier = status(reason="It was killed.", stopped_at=NOW - 601)
+    assert diagnose(earlier, NOW).error == ""
 
 
 def test_a_crash_loop_tells_the_reason_and_the_advice_that_belongs_to_it() -> None:

@@ -45,6 +45,9 @@ class Pond:
         """Return numbers of all sizes."""
         return [1, 2**40, -(2**40)]
 
+    def nothing(self) -> None:
+        """Return what XML-RPC can't carry."""
+
     def _secret(self) -> str:
         return "fish"
 
@@ -84,7 +87,8 @@ def test_a_method_that_waits_is_answered_when_its_wait_is_over() -> None:
 @pytest.mark.parametrize(
     ("method", "params", "code", "text"),
     [
-        ("pond.nothing", (), Fault.UNKNOWN_METHOD, "UNKNOWN_METHOD: pond.nothing"),
+        ("pond.none", (), Fault.UNKNOWN_METHOD, "UNKNOWN_METHOD: pond.none"),
+        ("pond.nothing", (), Fault.FAILED, "FAILED: pond.nothing has failed"),
         ("pond._secret", (), Fault.UNKNOWN_METHOD, "UNKNOWN_METHOD: pond._secret"),
         ("pond.__init__", (), Fault.UNKNOWN_METHOD, "UNKNOWN_METHOD: pond.__init__"),
         ("pond.depth.__call__", ("a",), Fault.UNKNOWN_METHOD, "UNKNOWN_METHOD"),
