@@ -239,9 +239,21 @@ class Alone(_Logged):
     in good order.
     """
 
-    def __init__(self, subscription: Mapping[str, Any], folder: Path, **settings: Any) -> None:
-        """``settings`` are fields of :class:`leekfanout.config.Settings`."""
+    def __init__(
+        self,
+        subscription: Mapping[str, Any],
+        folder: Path,
+        *,
+        constants: Mapping[str, float] | None = None,
+        **settings: Any,
+    ) -> None:
+        """``settings`` are fields of :class:`leekfanout.config.Settings`.
+
+        ``constants`` of leekfanout have these values in that process, for tests that can't wait as
+        long as people can: ``{"pipeline.HAND_BACK_AFTER_S": 1.0}``.
+        """
         super().__init__(folder, "alone")
+        self._constants = constants or {}
         self._subscription = subscription
         self._settings = settings
         self._lifeline: int | None = None
@@ -250,6 +262,7 @@ class Alone(_Logged):
         read_end, self._lifeline = os.pipe()
         arguments = {
             "subscription": self._subscription,
+            "constants": self._constants,
             "settings": {**self._settings, "state_dir": str(self.state_dir)},
             "stats_file": str(self.folder / "stats.json"),
         }

@@ -3,6 +3,7 @@
 Standard input is its lifeline. What it tells of itself is written to a file several times a second.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ EVERY_S = 0.05
 
 def main() -> int:
     arguments = json.loads(sys.argv[1])
+    for name, value in arguments["constants"].items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(f"leekfanout.{module}"), constant, value)
     env = {
         "LEEK_AGENT_SUBSCRIPTIONS": json.dumps([arguments["subscription"]]),
         "LEEK_ENABLE_AGENT": "true",
