@@ -192,6 +192,12 @@ def validate(entries: Sequence[Any], environ: Mapping[str, str]) -> list[dict[st
     return accepted
 
 
+def problems_of(entry: Any, environ: Mapping[str, str]) -> list[Problem]:
+    """Return every mistake in one entry, apart from its name being taken; none if it is valid."""
+    deployment, _ = deployment_of(environ)
+    return _validate_one(entry, deployment)[1]
+
+
 def name_of(entry: Any) -> str | None:
     """Return the name of a subscription as it stands in the file, or None if it has no good one."""
     if not isinstance(entry, Mapping):

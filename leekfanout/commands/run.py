@@ -4,13 +4,18 @@ import argparse
 import gc
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from leekfanout import config, control_client, logs, proctitle, startup_checks, subscription
 from leekfanout.config import Subscription
 from leekfanout.errors import ConfigError, FixedConfigError
 from leekfanout.file_watch import FileWatch
+from leekfanout.side_process import Work
 from leekfanout.supervisor import Supervisor
+from leekfanout.web import options as web_options
+from leekfanout.web.agent import Agent, Fixed
+from leekfanout.web.options import WebOptions
 
 WATCH_VARIABLE: Final = "LEEKFANOUT_WATCH_CONFIG"
 
@@ -19,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run``."""
     config.add_settings_options(parser)
     control_client.add_socket_option(parser)
+    web_options.add_options(parser)
     parser.add_argument(
         "--watch-config",
         action="store_true",
@@ -33,18 +39,53 @@ def run(args: argparse.Namespace) -> int:
     Raises ConfigError, with nothing started, and AgentRunsError.
     """
     settings = config.load_settings(args, os.environ)
-    subscriptions = config.load_subscriptions(os.environ, args.config)
     logs.configure(settings.log_level, settings.log_format)
+    page = web_options.load(args, os.environ)
+    subscriptions = _first_subscriptions(args, with_page=page is not None)
     os.umask(0o077)  # what the agent writes may quote events, which are nobody else's business
     socket_path = control_client.socket_path(args, os.environ)
     load, watch = _loader(args), _watch(args)
+    sides: dict[str, Work] = {}
+    if page is not None:
+        agent = Agent(settings, socket_path, _file(args), _fixed(subscriptions))
+        sides["page"] = _page(agent, page)
     proctitle.forget_variable(config.SUBSCRIPTIONS_VARIABLE)
     supervisor = Supervisor(settings, socket_path, subscription.run, load, watch)
     # What is imported by now stays shared between all processes: frozen, the collector doesn't
     # write to it, and so doesn't copy its pages.
     gc.collect()
     gc.freeze()
-    return supervisor.run(subscriptions, startup_checks.report)
+    return supervisor.run(subscriptions, startup_checks.report, sides)
+
+
+def _first_subscriptions(args: argparse.Namespace, *, with_page: bool) -> list[Subscription]:
+    """Load the subscriptions; with the page there may be none yet, since that can add them."""
+    fixed = config.subscriptions_from_variable(os.environ)
+    if with_page and not fixed and not _file(args).exists():
+        return []
+    return config.load_subscriptions(os.environ, args.config, allow_none=with_page)
+
+
+def _page(agent: Agent, options: WebOptions) -> Work:
+    def serve(lifeline_fd: int) -> int:
+        # Only the page's process has its packages in memory.
+        from leekfanout.web import serve  # noqa: PLC0415
+
+        return serve.run(agent, options, lifeline_fd)
+
+    return serve
+
+
+def _fixed(subscriptions: Sequence[Subscription]) -> Fixed | None:
+    if not config.subscriptions_from_variable(os.environ):
+        return None
+    text = os.environ[config.SUBSCRIPTIONS_VARIABLE]
+    return Fixed(config.parse_entries(text, config.SUBSCRIPTIONS_VARIABLE), subscriptions)
+
+
+def _file(args: argparse.Namespace) -> Path:
+    path: Path = args.config or config.SUBSCRIPTIONS_FILE
+    return path
 
 
 def _watch(args: argparse.Namespace) -> FileWatch | None:
@@ -60,7 +101,7 @@ def _watch(args: argparse.Namespace) -> FileWatch | None:
         raise ConfigError(
             [f"There is no file to watch: {config.SUBSCRIPTIONS_VARIABLE} holds the subscriptions."]
         )
-    path = args.config or config.SUBSCRIPTIONS_FILE
+    path = _file(args)
     try:
         return FileWatch(path)
     except OSError as error:

@@ -1,0 +1,157 @@
+"""The agent as the page reaches it: the control socket, the subscriptions' file, dead letters.
+
+Every method blocks, and is called on a worker thread.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from leekfanout import config, enrolment, logs
+from leekfanout.config import BYTES_PER_MB, Settings, Subscription
+from leekfanout.control_client import Client
+from leekfanout.deadletters import FILE_NAME, DeadLetters
+from leekfanout.enrolment import Removed
+from leekfanout.errors import FixedConfigError, LeekfanoutError, SubscriptionUnknownError
+from leekfanout.process_info import GROUP
+from leekfanout.redaction import redact_entry, secrets_of
+from leekfanout.subscriptions_file import SubscriptionsFile
+from leekfanout.validation import name_of
+
+RUNNING: Final = "RUNNING"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Subscriptions that come from the environment variable, so that the page can't change them."""
+
+    entries: Sequence[Any] = field(repr=False)
+    """What the variable holds."""
+    subscriptions: Sequence[Subscription]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Any thread may use it."""
+
+    settings: Settings
+    socket_path: Path
+    config_file: Path
+    fixed: Fixed | None = None
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Call a method of the control socket; raises NoAgentError and RefusedError."""
+        return Client(self.socket_path).call(method, *params)
+
+    def info(self) -> dict[str, Any]:
+        """Return Supervisor's struct for the whole farm."""
+        info: dict[str, Any] = self.call("supervisor.getProcessInfo", GROUP)
+        return info
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return all subscriptions as they are written down, with names and without secrets."""
+        entries = self.file.entries() if self.fixed is None else self.fixed.entries
+        return [
+            {"name": name_of(entry) or "", **redact_entry(entry)}
+            for entry in entries
+            if isinstance(entry, dict)
+        ]
+
+    def add(self, entry: dict[str, Any]) -> str:
+        """Add a subscription and start it; return a remark if that isn't all.
+
+        Raises as :func:`leekfanout.enrolment.add` does, with nothing written.
+        """
+        self.refuse_if_fixed()
+        subscription = enrolment.add(self.file, entry, os.environ)
+        logs.hide(secrets_of(subscription))
+        try:
+            self.call("leekfanout.reload")
+        except LeekfanoutError as error:
+            return f"It is saved, but the agent has not taken it up: {error}"
+        return ""
+
+    def remove(self, name: str, *, queue_too: bool = False, force: bool = False) -> Removed:
+        """Remove a subscription and drain its process.
+
+        With ``queue_too`` the process is stopped before, since a queue that is read is not deleted.
+        Raises as :func:`leekfanout.enrolment.remove` does.
+        """
+        self.refuse_if_fixed()
+        stopped = queue_too and self._runs(name)
+        if stopped:
+            self.call("supervisor.stopProcess", name)
+        try:
+            removed = enrolment.remove(
+                self.file, name, os.environ, queue_too=queue_too, force=force
+            )
+        except BaseException:
+            if stopped:
+                self.call("supervisor.startProcess", name)
+            raise
+        self.call("leekfanout.reload")
+        return removed
+
+    def restart(self) -> None:
+        """Start the agent, or restart it if it runs; either way with what the file says now.
+
+        Raises RefusedError.
+        """
+        if self.info()["statename"] != RUNNING:
+            self.call("supervisor.startProcess", GROUP)
+            return
+        if self.fixed is None:
+            self.call("leekfanout.reload")
+        self.call("leekfanout.restartProcesses", GROUP)
+
+    def refuse_if_fixed(self) -> None:
+        """Raise FixedConfigError if the subscriptions can't be changed."""
+        if self.fixed is not None:
+            raise FixedConfigError(
+                [
+                    f"The subscriptions come from the variable {config.SUBSCRIPTIONS_VARIABLE}: "
+                    "change it and start the agent again, or unset it to use a file."
+                ]
+            )
+
+    def subscription(self, name: str) -> Subscription:
+        """Return a subscription with its secrets; raises SubscriptionUnknownError, ConfigError."""
+        subscriptions: Sequence[Subscription]
+        if self.fixed is not None:
+            subscriptions = self.fixed.subscriptions
+        else:
+            subscriptions = config.subscriptions_of(self.file.entries(), os.environ)
+        for subscription in subscriptions:
+            if subscription.name == name:
+                return subscription
+        raise SubscriptionUnknownError(f"There is no subscription {name}.")
+
+    @contextmanager
+    def letters(self, name: str) -> Iterator[DeadLetters | None]:
+        """Open the dead letters of a subscription that the agent has; None if it never had any.
+
+        Raises RefusedError if there is no such subscription.
+        """
+        self.call("supervisor.getProcessInfo", name)
+        path = self.settings.state_dir / name / FILE_NAME
+        if not path.exists():
+            yield None
+            return
+        max_bytes = int(self.settings.dead_letters_max_mb * BYTES_PER_MB)
+        store = DeadLetters(path, name, max_bytes, owner=False)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @property
+    def file(self) -> SubscriptionsFile:
+        """The subscriptions' file."""
+        return SubscriptionsFile(self.config_file)
+
+    def _runs(self, name: str) -> bool:
+        info: dict[str, Any] = self.call("supervisor.getProcessInfo", name)
+        return bool(info["statename"] in {RUNNING, "STARTING", "BACKOFF", "EXITED"})

@@ -1,0 +1,109 @@
+"""What the page can have done to one subscription or to all: start, stop, restart, logs, checks."""
+
+import re
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from leekfanout import health
+from leekfanout.process_info import GROUP
+from leekfanout.rpc import Fault
+from leekfanout.web.agent import Agent
+from leekfanout.web.fields import checked, problems_of
+from leekfanout.web.replies import error_reply, json_object
+
+LOG_BYTES: Final = 64_000
+"""What the page shows of a log at most."""
+
+_METHODS: Final = {
+    "start": "supervisor.startProcessGroup",
+    "stop": "supervisor.stopProcessGroup",
+    "restart": "leekfanout.restartProcesses",
+}
+_NAME = re.compile(r"[a-z]+-[a-z]+")
+
+
+def name_in(request: Request) -> str:
+    """Return the subscription's name in the path; HTTPException 404 if it is no such name."""
+    name: str = request.path_params["name"]
+    if not _NAME.fullmatch(name):
+        raise HTTPException(404, "There is no such subscription.")
+    return name
+
+
+class Orders:
+    """Each endpoint runs on a worker thread, since it waits for the agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def routes(self) -> list[Route]:
+        one = "/agent/api/subscriptions/{name}"
+        return [
+            Route("/agent/api/validate", self.validate, methods=["POST"]),
+            Route("/agent/api/check", self.check, methods=["POST"]),
+            Route("/agent/api/reload", self.reload, methods=["POST"]),
+            Route("/agent/api/all/{order}", self.order_all, methods=["POST"]),
+            Route(f"{one}/log", self.log, methods=["GET"]),
+            Route(f"{one}/{{order}}", self.order_one, methods=["POST"]),
+        ]
+
+    def order_all(self, request: Request) -> Response:
+        """Start, stop or restart all subscriptions."""
+        return self._order(request.path_params["order"], GROUP)
+
+    def order_one(self, request: Request) -> Response:
+        """Start, stop or restart one subscription."""
+        return self._order(request.path_params["order"], f"{GROUP}:{name_in(request)}")
+
+    def reload(self, _: Request) -> Response:
+        """Let the agent take up what the subscriptions' file says."""
+        return JSONResponse(self._agent.call("leekfanout.reload"))
+
+    def log(self, request: Request) -> Response:
+        """Return what a log has beyond ``?offset=``, or its end, and the offset to ask for next."""
+        text = request.query_params.get("offset", "0")
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            raise HTTPException(400, "offset must be a whole number.")
+        name, offset = name_in(request), int(text)
+        method = "supervisor.tailProcessStdoutLog"
+        content, size, overflow = self._agent.call(method, name, offset, LOG_BYTES)
+        if size < offset:  # a new file has begun
+            offset = 0
+            content, size, overflow = self._agent.call(method, name, offset, LOG_BYTES)
+        # The tail is the last bytes of the file; what the page has already is cut off.
+        if not overflow and offset:
+            content = content.encode()[-(size - offset) :].decode(errors="replace")
+            content = content if size > offset else ""
+        return JSONResponse({"content": content, "offset": size, "skipped": bool(overflow)})
+
+    def validate(self, request: Request) -> Response:
+        """Say what is wrong with a subscription, by key; nobody else is asked."""
+        return JSONResponse({"problems": problems_of(json_object(request))})
+
+    def check(self, request: Request) -> Response:
+        """Ask the broker and the API of a subscription that isn't saved yet."""
+        subscription = checked(json_object(request))
+        found = {
+            "broker": health.check_broker(subscription),
+            "api": health.check_api(subscription),
+        }
+        return JSONResponse(
+            {
+                what: {"ok": each.ok, "words": each.words, "advice": each.advice}
+                for what, each in found.items()
+            }
+        )
+
+    def _order(self, order: str, target: str) -> Response:
+        method = _METHODS.get(order)
+        if method is None:
+            raise HTTPException(404, "There is no such order.")
+        results: list[dict[str, Any]] = self._agent.call(method, target)
+        failed = [each for each in results if each["status"] != Fault.SUCCESS]
+        if failed:
+            return error_reply(409, " ".join(each["description"] for each in failed))
+        return JSONResponse({"done": [each["name"] for each in results]})

@@ -1,0 +1,126 @@
+"""The page's process: an HTTP server that ends with the supervisor, and harms nobody else."""
+
+import asyncio
+import os
+import socket
+from types import FrameType
+from typing import Final
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from leekfanout import logs
+from leekfanout.web import tokens
+from leekfanout.web.agent import Agent
+from leekfanout.web.app import build
+from leekfanout.web.guard import Door
+from leekfanout.web.options import WebOptions
+
+CONNECTIONS_MAX: Final = 200
+HEAD_S: Final = 10.0
+"""A request's line and headers must have come within this time of the connection."""
+
+KEEP_ALIVE_S: Final = 30
+STOP_S: Final = 3
+"""What is under way may take so long when the page is told to end."""
+
+EXIT_NO_ADDRESS: Final = 1
+
+log = logs.get("web")
+
+
+def run(agent: Agent, options: WebOptions, lifeline_fd: int) -> int:
+    """Serve the page until SIGTERM or the end of the supervisor; return the exit code."""
+    token = tokens.load(os.environ, agent.settings.state_dir)
+    logs.hide([token])
+    try:
+        listener = _listen(options)
+    except OSError as error:
+        log.error(  # noqa: TRY400  # the reason says it all
+            "web.address", address=_shown(options), error=error.strerror
+        )
+        return EXIT_NO_ADDRESS
+    server: _Server
+    app = build(agent, Door(token, options), lambda: server.should_exit)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS_MAX,
+            h11_max_incomplete_event_size=32_768,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_S,
+        ),
+        lifeline_fd,
+    )
+    log.info("web.started", url=f"http://{_shown(options)}/agent")
+    server.run(sockets=[listener])
+    return 0
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, settings: uvicorn.Config, lifeline_fd: int) -> None:
+        super().__init__(settings)
+        self._lifeline_fd = lifeline_fd
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Nobody writes to the lifeline: it becomes readable when the supervisor is gone.
+        asyncio.get_running_loop().add_reader(self._lifeline_fd, self._orphaned)
+
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._lifeline_fd)
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 with a bound on the time that a request's head may take, which uvicorn lacks."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._cancel_head_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timer()
+        super().connection_lost(exc)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _listen(options: WebOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((options.host, options.port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _shown(options: WebOptions) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{host}:{options.port}"

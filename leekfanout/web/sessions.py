@@ -1,0 +1,61 @@
+"""Sessions of people who have logged in: signed cookies, which nobody else can make."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+LIFETIME_S: Final = 12 * 3_600.0
+"""A working day; then the token is asked for again."""
+
+_SALT: Final = b"leekfanout agent page, sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Somebody who has shown the token; ``expires_at`` is epoch seconds."""
+
+    id: str
+    expires_at: int
+
+
+class Sessions:
+    """Makes and checks cookies and CSRF tokens; needs no memory, but for sessions that were closed.
+
+    A cookie is ``<expiry>.<id>.<signature>``. The key comes from the token, so that sessions outlive
+    a restart of the page, and end when the token changes. Times are epoch seconds.
+    """
+
+    def __init__(self, token: str) -> None:
+        # scrypt, since whoever has a cookie could otherwise try tokens against it at full speed.
+        self._key = hashlib.scrypt(token.encode(), salt=_SALT, n=2**14, r=8, p=1)
+        self._closed: dict[str, int] = {}
+
+    def open(self, now: float) -> str:
+        """Return the cookie of a new session."""
+        stem = f"{int(now + LIFETIME_S)}.{secrets.token_urlsafe(24)}"
+        return f"{stem}.{self._sign('session', stem)}"
+
+    def find(self, cookie: str, now: float) -> Session | None:
+        """Return the session of a cookie, or None if it is no good, or not any more."""
+        stem, _, signature = cookie.rpartition(".")
+        if not hmac.compare_digest(self._sign("session", stem).encode(), signature.encode()):
+            return None
+        expiry, _, session_id = stem.partition(".")
+        session = Session(session_id, int(expiry))
+        return None if session.expires_at <= now or session.id in self._closed else session
+
+    def close(self, session: Session, now: float) -> None:
+        """Make the session's cookie worthless."""
+        self._closed = {key: end for key, end in self._closed.items() if end > now}
+        self._closed[session.id] = session.expires_at
+
+    def csrf_token(self, session: Session) -> str:
+        """Return what a request of this session must carry to change anything."""
+        return self._sign("csrf", session.id)
+
+    def _sign(self, purpose: str, text: str) -> str:
+        digest = hmac.digest(self._key, f"{purpose}:{text}".encode(), "sha256")
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,0 +1,111 @@
+// The agent page: fills itself from the stream of live data.
+
+import { call, toLogin } from "./api.js";
+import { Card } from "./card.js";
+import { ask, busy, say } from "./dialogs.js";
+import { showForm } from "./form.js";
+import { zone } from "./format.js";
+import { Live } from "./live.js";
+
+const one = (selector) => document.querySelector(selector);
+const section = one("#subscriptions");
+const lost = one("#lost");
+const pending = one("#pending");
+const cards = new Map();
+let history = {};
+
+const LEVELS = { RUNNING: "good", STOPPED: "off", STARTING: "attention", STOPPING: "attention" };
+
+function show(look) {
+  const answers = !look.problem;
+  tellLost(look.problem);
+  setText(one("#agent-state"), answers ? look.state.toLowerCase() : "no answer");
+  one("#agent-state").className = `pill ${answers ? LEVELS[look.state] ?? "bad" : "bad"}`;
+  pending.hidden = !look.pending;
+  setText(pending.querySelector("p"), look.pending);
+  if (!answers) return;
+  showCards(look);
+  const rows = look.subscriptions;
+  one("#empty").hidden = rows.length > 0;
+  one("#start-all").hidden = rows.every((row) => row.wanted);
+  one("#stop-all").hidden = one("#restart-all").hidden = !rows.some((row) => row.wanted);
+  const troubled = rows.filter((row) => row.level === "bad").length;
+  document.title = troubled ? `(${troubled}) leekfanout` : "leekfanout";
+}
+
+function showCards(look) {
+  const names = new Set(look.subscriptions.map((row) => row.name));
+  for (const [name, card] of cards) {
+    if (names.has(name)) continue;
+    if (card.element.contains(document.activeElement)) section.focus();
+    card.element.remove();
+    cards.delete(name);
+  }
+  look.subscriptions.forEach((row, index) => {
+    let card = cards.get(row.name);
+    if (!card) {
+      card = new Card(row.name, section.dataset.fixed === "yes");
+      card.remember((history[row.name] ?? []).slice(0, -1));
+      cards.set(row.name, card);
+      section.insertBefore(card.element, section.children[index] ?? null);
+    }
+    card.show(row, look.at);
+  });
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function tellLost(text) {
+  setText(lost, text);
+  lost.hidden = !text;
+  document.body.classList.toggle("stale", Boolean(text));
+}
+
+function orderAll(order, done) {
+  return () => busy(one(`#${order}-all`), async () => {
+    try {
+      await call("POST", `/agent/api/all/${order}`);
+      say(`All are ${done}.`);
+    } catch (error) {
+      say(error.message);
+    }
+  });
+}
+
+one("#start-all").addEventListener("click", orderAll("start", "started"));
+one("#restart-all").addEventListener("click", orderAll("restart", "restarted"));
+one("#stop-all").addEventListener("click", () => ask({
+  title: "Stop all subscriptions?",
+  text: "They deliver what they have and stop. RabbitMQ keeps what comes meanwhile; Redis keeps nothing.",
+  go: "Stop all",
+  act: async () => {
+    await call("POST", "/agent/api/all/stop");
+    say("All are stopped.");
+  },
+}));
+one("#add").addEventListener("click", showForm);
+one("#add-first")?.addEventListener("click", showForm);
+one("#reload").addEventListener("click", (event) => busy(event.target, async () => {
+  try {
+    await call("POST", "/agent/api/reload");
+    say("The agent has taken up the file.");
+  } catch (error) {
+    say(error.message);
+  }
+}));
+one("#log-out").addEventListener("click", async () => {
+  await call("POST", "/agent/logout").catch(() => {});
+  toLogin();
+});
+one("#zone").textContent = zone();
+
+new Live({
+  history: (data) => {
+    history = data.rates;
+    for (const [name, card] of cards) card.remember((history[name] ?? []).slice(0, -1));
+  },
+  look: show,
+  lost: () => tellLost("The connection to the agent page is lost. Trying again …"),
+});
