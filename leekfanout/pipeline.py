@@ -399,7 +399,10 @@ class Pipeline:
             self._hand_back_after_s = HAND_BACK_AFTER_S
             self._hand_back_due = math.inf
             return math.inf
-        self._hand_back_due = min(self._hand_back_due, opened_at + HAND_BACK_AFTER_S)
+        if self._outbox.breaker_state is not BreakerState.OPEN:
+            return math.inf  # half-open: messages are needed for a trial
+        if self._hand_back_due == math.inf:
+            self._hand_back_due = opened_at + HAND_BACK_AFTER_S
         if now < self._hand_back_due:
             return self._hand_back_due
         if self._outbox.posts_under_way == 0:
