@@ -9,7 +9,9 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from leekfanout import logs
 from leekfanout.deadletters import DeadLetter, Kind
@@ -140,6 +142,24 @@ def cut_into_bodies(documents: list[bytes], max_bytes: int) -> list[list[bytes]]
             size = len(document) + 2  # the brackets
         cut[-1].append(document)
     return cut
+
+
+def document_id(document: bytes) -> str:
+    """Return a document's id; it is empty where a damaged spool holds no document."""
+    return str(_parsed(document).get("id", ""))
+
+
+def events_in(document: bytes) -> int:
+    """Return how many events were merged into a document."""
+    return int(_parsed(document).get("events_count", 1))
+
+
+def _parsed(document: bytes) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 class Batcher:

@@ -5,15 +5,16 @@ flight. PUB/SUB keeps nothing, so there reading never stops, and what doesn't fi
 the spool. Both are used by the main thread only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from leekfanout import logs
-from leekfanout.batcher import Batch, ClosedBy, parse_body
-from leekfanout.errors import StoreError
+from leekfanout.batcher import Batch, Body, ClosedBy, document_id, parse_body
+from leekfanout.errors import BadEventError, StoreError
+from leekfanout.events import CONTENT_TYPE, decode
 from leekfanout.ledger import Ledger
 from leekfanout.outbox import Outbox
-from leekfanout.sources import Source
+from leekfanout.sources import Ack, Source
 from leekfanout.spool import Spool, SpoolEntry
 from leekfanout.stats import Stats
 
@@ -50,8 +51,11 @@ class Custody(Protocol):
     def turn(self, now: float) -> float:
         """Do what is due; return when to call again (monotonic seconds)."""
 
-    def leave(self) -> None:
-        """Keep what is left, since the process ends."""
+    def leave(self, now: float) -> None:
+        """See to what is left, since the process ends: no POST begins any more.
+
+        Raises SourceError when the connection is lost.
+        """
 
 
 class BrokerCustody:
@@ -150,8 +154,21 @@ class BrokerCustody:
         self._source.hand_back()
         return dropped
 
-    def leave(self) -> None:
-        """Nothing is to be done: what isn't acked is the broker's."""
+    def leave(self, now: float) -> None:
+        """Ack what is done, down to single messages of batches that are done in part.
+
+        The rest is the broker's.
+        """
+        left = self._outbox.drain()
+        if not self.connected:
+            return
+        self.ack(now, 0.0)
+        acks: list[Ack] = []
+        for batch, bodies in left.items():
+            if batch.begun and not batch.dead_letters:
+                acks += self.ledger.acks_in(batch, _has_any_of(ids_in(bodies)))
+        if acks:
+            self._source.ack(acks)
 
 
 class DiskCustody:
@@ -188,11 +205,11 @@ class DiskCustody:
             self._messages_held += batch.message_count
             self._outbox.put(batch)
         else:
-            self._keep_on_disk(batch)
+            self._keep_on_disk(batch, batch.bodies)
 
-    def _keep_on_disk(self, batch: Batch) -> None:
-        """Put a batch behind all others in the spool, or drop it where the disk refuses."""
-        for index, body in enumerate(batch.bodies):
+    def _keep_on_disk(self, batch: Batch, bodies: Sequence[Body]) -> None:
+        """Put what is left of a batch behind all others in the spool; drop it if the disk refuses."""
+        for index, body in enumerate(bodies):
             # How the events spread over the bodies isn't known; the first one counts them all.
             events = batch.events if index == 0 else 0
             try:
@@ -247,12 +264,40 @@ class DiskCustody:
             self._entries[batch] = entry
             self._outbox.put(batch)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """Put what is in memory on disk; what came from there is there still."""
-        for batch in self._outbox.drain():
-            if batch not in self._entries:
-                self._keep_on_disk(batch)
+        for batch, bodies in self._outbox.drain().items():
+            entry = self._entries.get(batch)
+            if entry is None:
+                self._keep_on_disk(batch, bodies)
+            elif batch.begun:
+                self._keep_on_disk(batch, bodies)
+                self._spool.remove([entry.id])
         self._spool.close()
+
+
+def ids_in(bodies: Iterable[Body]) -> set[str]:
+    """Return the ids of the documents in ``bodies``."""
+    return {document_id(body.document(i)) for body in bodies for i in range(len(body))}
+
+
+def _has_any_of(ids: set[str]) -> Callable[[bytes], bool]:
+    """Return whether a message has an event of a task, or of a worker, whose id is among ``ids``."""
+
+    def has(message: bytes) -> bool:
+        try:
+            events = decode(message, CONTENT_TYPE)
+        except BadEventError:
+            return False  # dead-lettered as a whole
+        named = (
+            value
+            for event in events
+            if isinstance(event, dict)
+            for value in (event.get("uuid"), event.get("hostname"))
+        )
+        return any(isinstance(value, str) and value in ids for value in named)
+
+    return has
 
 
 def as_batch(entry: SpoolEntry) -> Batch:

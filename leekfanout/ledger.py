@@ -169,6 +169,21 @@ class Ledger:
         self._acked.append(entry)
         self._acked_bytes += entry.batch.size_bytes
 
+    def acks_in(self, batch: Batch, left: Callable[[bytes], bool]) -> list[Ack]:
+        """Return acks for the messages of a batch that is done in part; the process ends after them.
+
+        ``left`` says of a message whether something of it isn't done. A batch whose messages are in
+        other batches too is left alone.
+        """
+        entry = self._not_done.get(batch)
+        if entry is None or entry.follows or entry.recognised or entry not in self._entries:
+            return []
+        return [
+            Ack(tag, multiple=False)
+            for tag, message in enumerate(entry.own_messages(), batch.first_tag)
+            if not left(message)
+        ]
+
     def held_until(self, held_for_s: float) -> float | None:
         """Return when :meth:`acks` will have acks beyond a gap to give, or None if there are none."""
         held = [e.done_at for e in self._entries if e.done and not e.singly_acked]

@@ -46,8 +46,8 @@ class Parcel:
 
 @dataclass(slots=True)
 class _Held:
-    parcels_left: int
-    """Those that are neither confirmed nor dead-lettered."""
+    parcels: dict[Parcel, None]
+    """Those that are neither confirmed nor dead-lettered, in order."""
     size_bytes: int
     put_at: float
     """Epoch seconds, for people."""
@@ -102,9 +102,10 @@ class Outbox:
         """Queue all bodies of a batch; one without any is done at once."""
         with self._changed:
             if batch.bodies:
-                self._held[batch] = _Held(len(batch.bodies), batch.size_bytes, time.time())
+                parcels = [Parcel(batch, body) for body in batch.bodies]
+                self._held[batch] = _Held(dict.fromkeys(parcels), batch.size_bytes, time.time())
                 self.bytes_held += batch.size_bytes
-                self._fresh.extend(Parcel(batch, body) for body in batch.bodies)
+                self._fresh.extend(parcels)
                 self._changed.notify(len(batch.bodies))
                 return
             self._done.append(batch)
@@ -136,10 +137,16 @@ class Outbox:
             heapq.heapify(self._retries)
         return True
 
-    def drain(self) -> list[Batch]:
-        """Return the batches that aren't done, in the order they came, and forget them."""
+    def drain(self) -> dict[Batch, list[Body]]:
+        """Return the batches that aren't done, in the order they came, and forget them.
+
+        With each goes what is left of it: the bodies that are neither confirmed nor dead-lettered.
+        """
         with self._changed:
-            left = list(self._held)
+            left = {
+                batch: [parcel.body for parcel in held.parcels]
+                for batch, held in self._held.items()
+            }
             for batch in left:
                 self._drop(batch)
             self._fresh.clear()
@@ -251,8 +258,8 @@ class Outbox:
             parcel.batch.begun = True
             held = self._held.get(parcel.batch)
             if held is not None:
-                held.parcels_left -= 1
-                if not held.parcels_left:
+                del held.parcels[parcel]
+                if not held.parcels:
                     self._drop(parcel.batch)
                     self._done.append(parcel.batch)
         self._notify()
@@ -278,7 +285,7 @@ class Outbox:
             parcel.batch.begun |= sum(map(len, bodies)) < len(parcel.body)
             held = self._held.get(parcel.batch)
             if held is not None:
-                held.parcels_left += len(bodies) - 1
+                del held.parcels[parcel]
                 for body in bodies:
                     left = Parcel(
                         parcel.batch,
@@ -287,6 +294,7 @@ class Outbox:
                         confirmed_before=self.confirmed,
                         suspect=suspect,
                     )
+                    held.parcels[left] = None
                     self._retry(left, self._clock() + delay_s)
         self._notify()
 

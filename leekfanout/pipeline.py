@@ -459,13 +459,12 @@ class Pipeline:
         self._outbox.stop()
         self._settle(now)
         left = self._outbox.batches_held
-        if self._broker is not None and self._link.state is LinkState.UP:
-            try:
-                self._broker.ack(now, 0.0)
+        try:
+            self._custody.leave(now)
+            if self._broker is not None and self._link.state is LinkState.UP:
                 self._source.close(wait_s=GOODBYE_S)
-            except SourceError as error:
-                log.warning("drain.acks_unsure", reason=error)
-        self._custody.leave()
+        except SourceError as error:
+            log.warning("drain.acks_unsure", reason=error)
         self._dead_letters.close()
         self._report.end(*self._in_flight())
         log.info("drain.ended", batches_left=left)

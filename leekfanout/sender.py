@@ -9,12 +9,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
-
-import orjson
+from typing import Final, NamedTuple
 
 from leekfanout import logs
-from leekfanout.batcher import Body, join_documents
+from leekfanout.batcher import Body, document_id, events_in, join_documents
 from leekfanout.config import Subscription
 from leekfanout.deadletters import DeadLetter, DeadLetters
 from leekfanout.errors import StoreError
@@ -315,21 +313,3 @@ def sort_out(body: Body, outcome: Outcome, refusals: int) -> SortedOut:
 def cut(body: Body, indices: Iterable[int]) -> Body:
     """Return a body of some of ``body``'s documents, byte for byte."""
     return join_documents([body.document(index) for index in indices])
-
-
-def document_id(document: bytes) -> str:
-    """Return a document's id; it is empty where a damaged spool holds no document."""
-    return str(_parsed(document).get("id", ""))
-
-
-def events_in(document: bytes) -> int:
-    """Return how many events were merged into a document."""
-    return int(_parsed(document).get("events_count", 1))
-
-
-def _parsed(document: bytes) -> dict[str, Any]:
-    try:
-        parsed = orjson.loads(document)
-    except orjson.JSONDecodeError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}

@@ -223,7 +223,7 @@ def test_drained_batches_are_returned_in_order_and_come_back_to_nobody(bench):
     parcel = bench.take()
     done = bench.take()
     bench.outbox.settled(done, confirmed=True)
-    assert bench.outbox.drain() == [batches[0], batches[2]]
+    assert list(bench.outbox.drain()) == [batches[0], batches[2]]
     assert bench.outbox.take_done() == [batches[1]]
     assert bench.outbox.bytes_held == bench.outbox.batches_held == 0
     for give_back in (
