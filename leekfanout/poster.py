@@ -127,8 +127,9 @@ class Poster:
         """POST ``body``; never raises for what the network or the API does."""
         self._post.body = body
         self._post.headers["Content-Length"] = str(len(body))
-        sending_s = self._read_timeout_s + len(body) / SLOWEST_BYTES_PER_S
-        answer = self._send(self._post, (sending_s, self._read_timeout_s))
+        # What is sent may still lie in the system's buffers, so a slow reader answers late as well.
+        patience_s = self._read_timeout_s + len(body) / SLOWEST_BYTES_PER_S
+        answer = self._send(self._post, (patience_s, patience_s))
         self._post.body = b""
         return answer
 

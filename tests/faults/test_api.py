@@ -201,7 +201,7 @@ def test_a_slow_api_gets_bodies_that_take_longer_than_any_timeout(
     keys = {"api_connect_timeout_in_seconds": 1, "api_read_timeout_in_seconds": 1}
     with Alone(subscription(amqp_url, api, **keys), tmp_path) as agent:
         agent.wait_until_connected()
-        sent = of_messages(publish_amqp(amqp_url, Load(seed=12, padding=2_000).messages(150)))
+        sent = of_messages(publish_amqp(amqp_url, Load(seed=12, padding=2_000).messages(120)))
         api.wait_for_events(sent.total(), timeout_s=60)
         assert agent.stop() == 0
     assert_complete(sent, of_documents(api.confirmed()))
