@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from leekfanout.errors import BadEventError
-from leekfanout.reprs import ARG_FIELDS
 
 TERMINAL: Final = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "REVOKED", "RECOVERED", "CRITICAL"})
-
-CALL_FIELDS: Final = (
-    "name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "retries",
-)  # fmt: skip
-"""The call fields as they are in events; ``name_parts``, ``args_0`` to ``args_9`` and
-``kwargs_flattened`` follow from them."""
-FAILURE_FIELDS: Final = ("exception", "traceback", "lang", "error", "stack", "trace")
-
-DERIVED_FIELDS: Final = frozenset({"name_parts", "kwargs_flattened", *ARG_FIELDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +23,16 @@ class State:
     owned: tuple[str, ...]
     """The fields that an event may write even if it comes late."""
     is_task: bool = True
+    host_field: str = "worker"
+    """What a task's document calls the host that sent the event."""
 
 
 STATES: Final[Mapping[str, State]] = {
     "task-sent": State(
-        "QUEUED", "queued_at", ("queued_at", "exchange", "routing_key", "queue", "client")
+        "QUEUED",
+        "queued_at",
+        ("queued_at", "exchange", "routing_key", "queue", "client"),
+        host_field="client",
     ),
     "task-received": State("RECEIVED", "received_at", ("received_at",)),
     "task-started": State("STARTED", "started_at", ("started_at",)),
@@ -122,16 +117,19 @@ class Shape:
 
     state: State
     is_terminal: bool
-    extras: tuple[str, ...]
-    """The fields that Leek doesn't know."""
     dropped: tuple[str, ...]
-    """These, the null ones, and ``type``: what isn't taken over."""
-    whole_floats: tuple[str, ...]
-    """Whole numbers that are written as 3.0, if they are whole."""
-    dates: tuple[str, ...]
-    has_loadavg: bool
+    """What a document doesn't take over as it is: the type, the host's name of a task, fields that are
+    null, and those that Leek doesn't know."""
+    extras: tuple[str, ...]
+    """The last of these."""
     has_args: bool
     has_traceback: bool
+    dates: tuple[str, ...]
+    whole_floats: tuple[str, ...]
+    """Whole numbers that are written as 3.0, if they are whole."""
+    has_loadavg: bool
+    has_values_to_check: bool
+    """Whether one of the last three says that types aren't enough."""
 
 
 MAX_SHAPES: Final = 1_000
@@ -140,42 +138,34 @@ MAX_KEPT_CHARACTERS: Final = 1_000
 """Bounds of what is kept: shapes, and for each the number of its fields and their names' length. So
 events whose keys are random can't fill the memory."""
 
-_shapes: dict[tuple[Any, ...], Shape] = {}
+known_shapes: Final[dict[tuple[Any, ...], Shape]] = {}
+"""By the event's type, its keys and the types of its values, in their order. One thread."""
 
 
-def shape_of(event: Any) -> Shape | None:
-    """Return the event's shape, or None if Leek has no use for its type; BadEventError: it is bad.
+def look_at(event: Any) -> Shape | None:
+    """Return the event's shape, and keep it; None if Leek has no use for the event's type.
 
-    The event is one of :func:`leekfanout.events.decode`. One thread.
+    The event is one of :func:`leekfanout.events.decode`. BadEventError: it is bad. One thread.
     """
     if type(event) is not dict:
         raise BadEventError("It is no object.")
-    try:
-        key = (event.get("type"), *event, *map(type, event.values()))
-        shape = _shapes.get(key)
-    except TypeError:
-        raise BadEventError("Its type is no string.") from None
-    if shape is not None:
-        return shape
-    shape = _look_at(event)
-    if (
-        shape is not None
-        and len(event) <= MAX_KEPT_FIELDS
-        and sum(map(len, event)) <= MAX_KEPT_CHARACTERS
-    ):
-        if len(_shapes) >= MAX_SHAPES:
-            _shapes.clear()
-        _shapes[key] = shape
+    event_type = event.get("type")
+    if type(event_type) is not str:
+        raise BadEventError("It has no type." if event_type is None else "Its type is no string.")
+    state = STATES.get(event_type)
+    if state is None:
+        if not event_type:
+            raise BadEventError("Its type is empty.")
+        return None
+    shape = _shape(event, state)
+    if len(event) <= MAX_KEPT_FIELDS and sum(map(len, event)) <= MAX_KEPT_CHARACTERS:
+        if len(known_shapes) >= MAX_SHAPES:
+            known_shapes.clear()
+        known_shapes[event_type, *event, *map(type, event.values())] = shape
     return shape
 
 
-def _look_at(event: dict[str, Any]) -> Shape | None:
-    event_type = event.get("type")
-    if not isinstance(event_type, str) or not event_type:
-        raise BadEventError("It has no type." if not event_type else "Its type is no string.")
-    state = STATES.get(event_type)
-    if state is None:
-        return None
+def _shape(event: dict[str, Any], state: State) -> Shape:
     required, known = (_REQUIRED_OF_TASK, _TASK) if state.is_task else (_REQUIRED, _WORKER)
     missing = [name for name in required if event.get(name) is None]
     if missing:
@@ -184,20 +174,23 @@ def _look_at(event: dict[str, Any]) -> Shape | None:
         value = event.get(name)
         if value is not None and type(value) not in json_type.types:
             raise BadEventError(f"Its {name} is not {json_type.name}.")
-    extras = tuple(name for name in event if name not in known and name != "type")
     taken = {name for name in known if event.get(name) is not None}
+    dates = tuple(name for name in ("eta", "expires") if name in taken)
+    whole_floats = tuple(
+        name for name in taken if type(event[name]) is float and known[name] in (WHOLE, SIGNAL)
+    )
+    has_loadavg = "loadavg" in taken
     return Shape(
         state=state,
         is_terminal=state.name in TERMINAL,
-        extras=extras,
-        dropped=tuple(name for name in event if name not in taken),
-        whole_floats=tuple(
-            name
-            for name in event
-            if name in taken and type(event[name]) is float and known[name] in (WHOLE, SIGNAL)
+        dropped=tuple(
+            name for name in event if name not in taken or (state.is_task and name == "hostname")
         ),
-        dates=tuple(name for name in ("eta", "expires") if state.is_task and name in taken),
-        has_loadavg="loadavg" in taken,
+        extras=tuple(name for name in event if name not in known and name != "type"),
         has_args="args" in taken,
         has_traceback="traceback" in taken,
+        dates=dates,
+        whole_floats=whole_floats,
+        has_loadavg=has_loadavg,
+        has_values_to_check=bool(dates or whole_floats or has_loadavg),
     )

@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import orjson
+
 from leekfanout import json_text, reprs
 from leekfanout.errors import BadEventError
-from leekfanout.event_shapes import (
-    CALL_FIELDS,
-    FAILURE_FIELDS,
-    TERMINAL,
-    Shape,
-    shape_of,
-)
+from leekfanout.event_shapes import NUMBER, NUMBERS, TERMINAL, WHOLE, Shape, known_shapes, look_at
+from leekfanout.reprs import ARG_FIELDS
 from leekfanout.tracebacks import failure_fields
 
 CONTENT_TYPE: Final = "application/json"
 
 MAX_SECONDS: Final = 2**63 / 1000
 """A time beyond this has more milliseconds than 64 bits hold."""
+
+MAX_EXACT: Final = 2**53
+"""Up to here a float holds each whole number; an integer beyond 64 bits is read as a float, too."""
 
 MAX_EVENTS_KEPT: Final = 21
 """How many states the field ``events`` remembers."""
@@ -32,6 +32,15 @@ MAX_NAMES: Final = 100
 MAX_NAME_CHARACTERS: Final = 100
 OTHER_NAMES: Final = "(others)"
 
+CALL_FIELDS: Final = (
+    "name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "retries",
+)  # fmt: skip
+"""What tells how the task was called. More fields follow from these at closing."""
+FAILURE_FIELDS: Final = ("exception", "traceback", "lang", "error", "stack", "trace")
+_CALLED: Final = frozenset({"QUEUED", "RECEIVED"})
+"""The states whose events bring the call fields."""
+
+_NONE: Final[Mapping[str, Any]] = {}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _PROMOTED: Final[Mapping[str, str]] = {"FAILED": "CRITICAL", "SUCCEEDED": "RECOVERED"}
@@ -73,7 +82,7 @@ def decode(body: bytes, content_type: str | None) -> list[Any]:
     if content_type != CONTENT_TYPE and not _is_json(content_type):
         raise BadEventError(f"Its content type is {content_type!r}, not {CONTENT_TYPE}.")
     try:
-        events = json_text.loads(body)
+        events = orjson.loads(body) if len(body) < json_text.LARGE else json_text.loads(body)
     except ValueError:
         try:
             events = json_text.loads_leniently(body.decode("utf-8", "surrogateescape"))
@@ -93,14 +102,13 @@ def _is_json(content_type: str | None) -> bool:
 class Documents:
     """The documents of one open batch. One thread."""
 
-    __slots__ = ("_app_env", "_documents", "_tally", "_tasks", "_workers")
+    __slots__ = ("_app_env", "_documents", "_tally")
 
     def __init__(self, app_env: str, tally: EventTally) -> None:
         self._app_env = app_env
         self._tally = tally
-        self._documents: list[dict[str, Any]] = []
-        self._tasks: dict[str, dict[str, Any]] = {}
-        self._workers: dict[str, dict[str, Any]] = {}
+        # By uuid, and workers' by (hostname,): a task that is called like a worker stays apart.
+        self._documents: dict[str | tuple[str], dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -113,54 +121,101 @@ class Documents:
         """
         tally = self._tally
         tally.events += 1
-        shape = shape_of(event)
-        if shape is None:
-            _count(tally.ignored, event["type"])
-            return False
-        _convert(event, shape)
+        try:
+            shape = known_shapes[event["type"], *event, *map(type, event.values())]
+        except (KeyError, TypeError):
+            new_shape = look_at(event)
+            if new_shape is None:
+                _count(tally.ignored, event["type"])
+                return False
+            shape = new_shape
+        if not -MAX_SECONDS < event["timestamp"] < MAX_SECONDS:
+            raise BadEventError("Its timestamp is out of range.")
+        values = _checked_values(event, shape) if shape.has_values_to_check else _NONE
+        if shape.state.is_task:
+            self._add_task(event, shape, values)
+            tally.task_events += 1
+        else:
+            self._add_worker(event, shape, values)
         for name in shape.extras:
             _count(tally.extra_fields, name)
-        if shape.state.is_task:
-            tally.task_events += 1
-            self._add_task(event, shape)
-        else:
-            self._add_worker(event, shape)
         return True
 
-    def _add_task(self, new: dict[str, Any], shape: Shape) -> None:
-        state = shape.state.name
-        new["client" if state == "QUEUED" else "worker"] = new.pop("hostname")
-        have = self._tasks.get(new["uuid"])
+    def _add_task(self, event: dict[str, Any], shape: Shape, values: Mapping[str, Any]) -> None:
+        identity = event["uuid"]
+        have = self._documents.get(identity)
         if have is None:
-            new["events"] = [state]
-            self._tasks[new["uuid"]] = new
-            self._documents.append(new)
+            _check_id(identity)
+        # From here on the event is good, and what it keeps is what it has to say.
+        hostname = event["hostname"]
+        for name in shape.dropped:
+            del event[name]
+        if values:
+            event.update(values)
+        if shape.has_traceback:
+            event.update(failure_fields(event["traceback"], event.get("exception", "")))
+        state = shape.state
+        seconds = event["timestamp"]
+        exact = float(seconds)
+        if have is None:
+            self._documents[identity] = have = event
+            have["events"] = []
+        elif shape.is_terminal or (
+            have["state"] not in TERMINAL and exact > have["exact_timestamp"]
+        ):
+            if shape.has_args:
+                _settle_args(have, event)
+            have.update(event)
+        else:
+            event[state.time_field] = int(seconds * 1000)
+            event[state.host_field] = hostname
+            _write_late(have, event, shape)
+            have["events"].append(state.name)
+            _promote(have)
             return
-        _merge_task(have, new, shape)
-        have["events"].append(state)
-        if have["state"] in _PROMOTED and have.get("retries", 0) > 0:
-            have["state"] = _PROMOTED[have["state"]]
+        have["state"] = state.name
+        have["exact_timestamp"] = exact
+        have["timestamp"] = have[state.time_field] = int(seconds * 1000)
+        have[state.host_field] = hostname
+        have["events"].append(state.name)
+        if shape.is_terminal and len(have["events"]) > 1:
+            _promote(have)
 
-    def _add_worker(self, new: dict[str, Any], shape: Shape) -> None:
-        have = self._workers.get(new["hostname"])
+    def _add_worker(self, event: dict[str, Any], shape: Shape, values: Mapping[str, Any]) -> None:
+        state = shape.state
+        identity = event["hostname"]
+        have = self._documents.get((identity,))
         if have is None:
-            new["events_count"] = 1
-            self._workers[new["hostname"]] = new
-            self._documents.append(new)
-            return
-        if new["exact_timestamp"] > have["exact_timestamp"]:
-            have.update(new)
-        elif new["state"] != have["state"]:
-            _write(have, new, shape.state.owned)
+            _check_id(identity)
+        for name in shape.dropped:
+            del event[name]
+        if values:
+            event.update(values)
+        seconds = event["timestamp"]
+        event["state"] = state.name
+        event["exact_timestamp"] = float(seconds)
+        event["timestamp"] = event[state.time_field] = int(seconds * 1000)
+        if have is None:
+            self._documents[identity,] = have = event
+            have["events_count"] = 0
+        elif event["exact_timestamp"] > have["exact_timestamp"]:
+            have.update(event)
+        elif event["state"] != have["state"]:
+            _write(have, event, state.owned)
         have["events_count"] += 1
 
     def close(self, updated_at_ms: int) -> list[bytes]:
-        """Return each document as compact JSON, in the order of its first event; then it is over.
+        """Return each document as compact JSON, in the order of its first event, and forget it.
 
         ``updated_at_ms`` is our clock, in milliseconds since 1970.
         """
+        documents = list(self._documents.values())
+        self._documents.clear()
+        documents.reverse()
         closed = []
-        for document in self._documents:
+        # Each document goes as it has been written, or there would be two copies of all of them.
+        while documents:
+            document = documents.pop()
             document["app_env"] = self._app_env
             document["updated_at"] = updated_at_ms
             if "uuid" in document:
@@ -172,99 +227,81 @@ class Documents:
         return closed
 
 
-def _convert(event: dict[str, Any], shape: Shape) -> None:
-    """Turn an event into its document's fields, in place; BadEventError if a value is bad."""
-    seconds = event["timestamp"]
-    if not -MAX_SECONDS < seconds < MAX_SECONDS:
-        raise BadEventError("Its timestamp is out of range.")
-    state = shape.state
-    identity = event["uuid"] if state.is_task else event["hostname"]
-    if not identity.isascii() and json_text.replace_surrogates(identity) != identity:
-        raise BadEventError("Its id holds a lone surrogate.")
+def _check_id(identity: str) -> None:
     if not identity:
         raise BadEventError("Its id is empty.")
-    changed: dict[str, Any] = {}
+    if json_text.replace_surrogates(identity) != identity:
+        # Two ids could become one by that.
+        raise BadEventError("Its id holds a lone surrogate, which can't be sent.")
+
+
+def _checked_values(event: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """Return what some fields become; BadEventError if they can't, by their values."""
+    if shape.has_loadavg and not all(type(load) in NUMBER.types for load in event["loadavg"]):
+        raise BadEventError(f"Its loadavg is not {NUMBERS.name}.")
+    values: dict[str, Any] = {}
     for name in shape.whole_floats:
-        changed[name] = _whole(event[name])
+        number = event[name]
+        if not number.is_integer() or abs(number) > MAX_EXACT:
+            raise BadEventError(f"Its {name} is not {WHOLE.name}.")
+        values[name] = int(number)
     for name in shape.dates:
-        changed[name] = _milliseconds(event[name])
-    if shape.has_loadavg:
-        for item in event["loadavg"]:
-            if type(item) is not float and type(item) is not int:
-                raise BadEventError("Its loadavg is not a list of numbers.")
-    # From here on nothing can be wrong with it.
-    event.update(changed)
-    for name in shape.dropped:
-        del event[name]
-    event["state"] = state.name
-    event["exact_timestamp"] = float(seconds)
-    event["timestamp"] = event[state.time_field] = int(seconds * 1000)
-    if shape.has_traceback:
-        event.update(failure_fields(event["traceback"], event.get("exception", "")))
-
-
-def _whole(number: float) -> int:
-    if not number.is_integer() or not json_text.fits_64_bits(int(number)):
-        raise BadEventError(f"{number} is not a whole number of 64 bits.")
-    return int(number)
+        try:
+            values[name] = _milliseconds(event[name])
+        except ValueError:
+            raise BadEventError(f"Its {name} is no date in ISO 8601.") from None
+    return values
 
 
 def _milliseconds(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadEventError("Its eta or expires is no date in ISO 8601.") from None
+    moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _MILLISECOND
 
 
-def _merge_task(have: dict[str, Any], new: dict[str, Any], shape: Shape) -> None:
-    """Write into ``have`` what the order of arrival and of time allows ``new`` to say."""
+def _write_late(have: dict[str, Any], event: dict[str, Any], shape: Shape) -> None:
+    """Write what an event may still say that is neither terminal nor later than ``have``."""
     state, have_state = shape.state, have["state"]
-    have_is_terminal = have_state in TERMINAL
-    is_later = new["exact_timestamp"] > have["exact_timestamp"]
-    if shape.is_terminal or (is_later and not have_is_terminal):
-        if shape.has_args:
-            _settle_args(have, new)
-        have.update(new)
+    if state.name == have_state:
         return
-    if have_state == state.name:
-        return
-    _write(have, new, state.owned)
+    _write(have, event, state.owned)
     if state.name == "RETRY":
         if have_state not in {"FAILED", "CRITICAL"}:
-            _write(have, new, FAILURE_FIELDS)
-    elif state.name in _CALLED and (have_is_terminal or have_state not in _CALLED):
+            _write(have, event, FAILURE_FIELDS)
+    elif state.name in _CALLED and have_state not in _CALLED:
         if shape.has_args:
-            _settle_args(have, new)
-        _write(have, new, CALL_FIELDS)
+            _settle_args(have, event)
+        _write(have, event, CALL_FIELDS)
 
 
-_CALLED: Final = frozenset({"QUEUED", "RECEIVED"})
-
-
-def _write(have: dict[str, Any], new: dict[str, Any], names: Iterable[str]) -> None:
+def _write(have: dict[str, Any], event: dict[str, Any], names: Iterable[str]) -> None:
     for name in names:
-        if name in new:
-            have[name] = new[name]
+        if name in event:
+            have[name] = event[name]
 
 
-def _settle_args(have: dict[str, Any], new: dict[str, Any]) -> None:
-    """Read the arguments that are about to be overwritten, if they are others.
+def _promote(have: dict[str, Any]) -> None:
+    if have["state"] in _PROMOTED and have.get("retries", 0) > 0:
+        have["state"] = _PROMOTED[have["state"]]
 
-    New ones overwrite as many items as they have, and the items beyond stay.
+
+def _settle_args(have: dict[str, Any], event: dict[str, Any]) -> None:
+    """Read the arguments that ``event`` overwrites, if it brings others.
+
+    The new ones will overwrite as many items as they have; those beyond stay.
     """
     args = have.get("args")
-    if args is not None and args != new["args"]:
+    if args is not None and args != event["args"]:
         _read_args(have, args)
 
 
 def _read_args(document: dict[str, Any], args: str) -> None:
-    document.update(zip(reprs.ARG_FIELDS, reprs.args_items(args), strict=False))
+    document.update(zip(ARG_FIELDS, reprs.args_items(args), strict=False))
 
 
 def _finish_task(document: dict[str, Any]) -> None:
+    """Do what needs doing once, now that no event will change the document."""
     identity = document["uuid"]
     document["id"] = identity
     document["kind"] = "task"
@@ -272,15 +309,18 @@ def _finish_task(document: dict[str, Any]) -> None:
     document["events_count"] = len(states)
     if len(states) > 1:
         document["events"] = states[: -MAX_EVENTS_KEPT - 1 : -1]
-        for name in ("root_id", "parent_id"):
-            if document.get(name) == identity:
-                del document[name]
-    if (task_name := document.get("name")) is not None:
-        module, _, function = task_name.rpartition(".")
+        for field_name in ("root_id", "parent_id"):
+            if document.get(field_name) == identity:
+                del document[field_name]
+    name = document.get("name")
+    if name is not None:
+        module, _, function = name.rpartition(".")
         document["name_parts"] = {"module": module, "function": function}
-    if (args := document.get("args")) is not None:
+    args = document.get("args")
+    if args is not None:
         _read_args(document, args)
-    if (kwargs := document.get("kwargs")) is not None:
+    kwargs = document.get("kwargs")
+    if kwargs is not None:
         document["kwargs_flattened"] = reprs.flatten(kwargs)
 
 

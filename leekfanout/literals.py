@@ -83,8 +83,9 @@ def _read_as_json(text: str) -> Any:
         return _UNREAD
     if len(outside) > MAX_NESTING and _nesting(outside) > MAX_NESTING:
         return _UNREAD
-    words = outside.replace("None", "null").replace("True", "true").replace("False", "false")
-    parts[::2] = words.split("'")
+    if "e" in outside:  # as in all three words
+        words = outside.replace("None", "null").replace("True", "true").replace("False", "false")
+        parts[::2] = words.split("'")
     try:
         value = json_text.loads('"'.join(parts))
     except ValueError:

@@ -5,7 +5,6 @@ Celery writes ``repr(args)`` and ``repr(kwargs)``; an application may write JSON
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any, Final
 
 from leekfanout import json_text, literals
@@ -20,11 +19,11 @@ MAX_PATH_KEYS: Final = 12
 
 ROOM: Final = 100_000
 ROOM_PER_CHARACTER: Final = 10
-MAX_ROOM: Final = 1_500_000
-LEAF_ROOM: Final = 50
-"""How many characters the flattened form of a text may have, for each text, for each of its characters,
-and at most; each leaf or container takes this many more, for its time. Paths repeat the keys above
-them, so one megabyte could become many gigabytes."""
+MAX_ROOM: Final = 600_000
+ITEM_ROOM: Final = 25
+"""How many characters flattening may take, for each text, for each of its characters, and at most. Each
+item takes those of the path above it, and this many more for its time. Without a limit, one megabyte
+could become many gigabytes, since each path repeats the keys above it."""
 
 
 def args_items(text: str) -> list[str]:
@@ -47,17 +46,16 @@ def flatten(text: str) -> dict[str, Any]:
     """
     if text == "{}":
         return {}
+    flat: dict[str, Any] = {}
     try:
         value = _read(text)
-        if type(value) is not dict:
-            return {}
-        flat = _Flat(len(text))
-        flat.add("", 1, value.items())
+        if type(value) is dict:
+            _flatten(flat, "", 1, value, min(ROOM + ROOM_PER_CHARACTER * len(text), MAX_ROOM))
     except NotALiteralError:
         return {}
     except _NoRoomError:
         pass
-    return flat.leaves
+    return flat
 
 
 def _read(text: str) -> Any:
@@ -74,61 +72,61 @@ class _NoRoomError(Exception):
     pass
 
 
-class _Flat:
-    """Leaves by path, as long as there is room."""
+def _flatten(
+    flat: dict[str, Any], prefix: str, depth: int, container: dict[Any, Any] | list[Any], room: int
+) -> int:
+    """Put the leaves of ``container``, whose items are at ``depth``, into ``flat``.
 
-    __slots__ = ("leaves", "room")
-
-    def __init__(self, characters: int) -> None:
-        self.leaves: dict[str, Any] = {}
-        self.room = min(ROOM + ROOM_PER_CHARACTER * characters, MAX_ROOM)
-
-    def add(self, prefix: str, depth: int, items: Iterable[tuple[Any, Any]]) -> None:
-        """Add the leaves in ``items``, which are at ``depth``; NotALiteralError, _NoRoomError."""
-        self.room -= LEAF_ROOM
-        for key, value in items:
-            path = f"{prefix}{key}"
-            kind = type(value)
-            if depth > MAX_PATH_KEYS:
-                leaf = _ENCODE(self._plain(value, depth))
-            elif kind is str:
-                leaf = value[:MAX_VALUE_CHARACTERS]
-            elif kind is dict and value:
-                self.add(f"{path}.", depth + 1, value.items())
-                continue
-            elif (kind is list or kind is tuple or kind is set) and value:
-                self.add(f"{path}.", depth + 1, enumerate(_listed(value)))
-                continue
-            else:
-                leaf = _leaf(value)
-            self.room -= LEAF_ROOM + len(path)
-            if type(leaf) is str:
-                self.room -= len(leaf)
-            if self.room < 0:
-                raise _NoRoomError
-            self.leaves[path] = leaf
-
-    def _plain(self, value: Any, depth: int) -> Any:
-        """Return ``value`` as JSON can hold it, its texts and lists cut as everywhere else."""
-        self.room -= 2 * LEAF_ROOM
-        if self.room < 0:
+    Returns how much room is left. NotALiteralError, _NoRoomError.
+    """
+    item_room = ITEM_ROOM + len(prefix)
+    items = container.items() if type(container) is dict else enumerate(container)
+    for key, value in items:
+        room -= item_room
+        if room < 0:
             raise _NoRoomError
-        if isinstance(value, dict):
-            _check_nesting(depth)
-            return {str(key): self._plain(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, (list, tuple, set)):
-            _check_nesting(depth)
-            return [self._plain(item, depth + 1) for item in _listed(value)]
-        return _leaf(value)
+        kind = type(value)
+        if depth > MAX_PATH_KEYS:
+            plain, room = _plain(value, depth, room)
+            flat[f"{prefix}{key}"] = _ENCODE(plain)
+        elif kind is str:
+            flat[f"{prefix}{key}"] = value[:MAX_VALUE_CHARACTERS]
+        elif kind is int or kind is bool or value is None:
+            flat[f"{prefix}{key}"] = value
+        elif kind is dict and value:
+            room = _flatten(flat, f"{prefix}{key}.", depth + 1, value, room)
+        elif kind in _LISTS and value:
+            room = _flatten(flat, f"{prefix}{key}.", depth + 1, _listed(value), room)
+        else:
+            flat[f"{prefix}{key}"] = _leaf(value)
+    return room
 
 
-_ENCODE: Final = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def _check_nesting(depth: int) -> None:
-    # The mapping that holds all of it is the first bracket.
+def _plain(value: Any, depth: int, room: int) -> tuple[Any, int]:
+    """Return ``value`` as JSON can hold it, cut as everywhere else, and how much room is left."""
+    room -= 3 * ITEM_ROOM
+    if room < 0:
+        raise _NoRoomError
+    kind = type(value)
+    if kind is not dict and kind not in _LISTS:
+        return _leaf(value), room
+    # The mapping that holds all of it is the first bracket, so this is one more than depth.
     if depth >= literals.MAX_NESTING:
         raise NotALiteralError
+    if kind is dict:
+        mapping = {}
+        for key, item in value.items():
+            mapping[str(key)], room = _plain(item, depth + 1, room)
+        return mapping, room
+    plain = []
+    for item in _listed(value):
+        plain_item, room = _plain(item, depth + 1, room)
+        plain.append(plain_item)
+    return plain, room
+
+
+_LISTS: Final = frozenset({list, tuple, set})
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _listed(value: list[Any] | tuple[Any, ...] | set[Any]) -> list[Any]:

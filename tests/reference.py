@@ -172,7 +172,7 @@ def worker_document(event):
     return doc
 
 
-def common(fields, kind, identity, state, time_field):  # noqa: PLR0917
+def common(fields, kind, identity, state, time_field):
     """``timestamp`` is good only if its milliseconds fit 64 bits; an id can't be empty."""
     seconds = fields["timestamp"]
     if identity == "" or not is_unicode(identity):
@@ -201,11 +201,16 @@ def checked(event, known, also_required):
 
 
 def checked_value(name, value):
-    """A whole number may be written as 3.0; beyond 64 bits it is bad. NaN and infinity are bad."""
+    """Whole numbers beyond 64 bits are bad, and NaN and infinity.
+
+    A whole number may be written as 3.0, as far as a float holds each.
+    """
     if name in ANY_NUMBER:
         return number(value)
     if name in WHOLE_NUMBER or (name == "signum" and not isinstance(value, str)):
         if number(value) != math.floor(value) or not -(2**63) <= value < 2**64:
+            raise Bad
+        if isinstance(value, float) and abs(value) > 2**53:
             raise Bad
         return int(value)
     if name in TRUE_OR_FALSE:
