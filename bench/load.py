@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 CAPTURED = Path(__file__).parent / "data" / "celery_events.jsonl.gz"
 LIST_EVENTS = 10
 LARGE_BYTES = 100_000
+CELERY_MAX = 1_000
+"""Characters of arguments that fit into an event (Celery: ``celery.app.amqp.AMQP.argsrepr_maxsize``, 1,024)."""
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Event = dict[str, Any]
@@ -57,18 +59,30 @@ def _tracebacks() -> list[Message]:
     return [_one(event) for event in events if event.get("uuid") in unlucky]
 
 
-def _large() -> list[Message]:
-    """Tasks' first events, with keyword arguments of 100 kB: a list of small mappings."""
+def _rows(size: int) -> str:
+    """Return the repr of a list of small mappings, of about ``size`` characters."""
     row = {"sku": "a1", "qty": 1, "price": 12.5, "tags": ["new", "blue"]}
-    rows = repr({"rows": [row] * (LARGE_BYTES // (len(repr(row)) + 2))})
+    return repr([row] * (size // (len(repr(row)) + 2)))
+
+
+def _long_arguments() -> list[Message]:
+    """Arguments, in the events that have any, as long as Celery lets them be by default."""
+    long = {"args": f"({_rows(CELERY_MAX)},)", "kwargs": f"{{'rows': {_rows(CELERY_MAX)}}}"}
+    return [_one({**event, **long} if "args" in event else event) for event in _captured()]
+
+
+def _large() -> list[Message]:
+    """Tasks' first events, with keyword arguments of 100 kB."""
+    kwargs = f"{{'rows': {_rows(LARGE_BYTES)}}}"
     sent = [event for event in _captured() if event["type"] == "task-sent"]
-    return [_one({**event, "kwargs": rows}) for event in sent]
+    return [_one({**event, "kwargs": kwargs}) for event in sent]
 
 
 SHAPES: dict[str, Callable[[], list[Message]]] = {
     "single": _single,
     "lists of ten": _lists,
     "with tracebacks": _tracebacks,
+    "long arguments": _long_arguments,
     "100 kB": _large,
 }
 """What a message may look like."""

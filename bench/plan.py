@@ -157,28 +157,23 @@ def _pool() -> Part:
 
 
 def _batches() -> Part:
-    fixed = {"shape": "single", "events": 50_000, "prefetch_count": 10_000}
-    numbers = tuple(
+    largest = max(BATCH_SIZES_MB)
+    bounds = [(f"{number} messages", "single", number, largest) for number in BATCH_NUMBERS]
+    # Of usual events even 10,000 are smaller than 5 MB.
+    bounds += [(f"{size_mb} MB", "long arguments", 10_000, size_mb) for size_mb in BATCH_SIZES_MB]
+    cases = tuple(
         _case(
-            f"{number} messages",
+            name,
             measures.agent_amqp,
-            **fixed,
+            shape=shape,
+            events=50_000,
+            prefetch_count=10_000,
             batch_max_number_of_messages=number,
-            batch_max_size_in_mb=10,
-        )
-        for number in BATCH_NUMBERS
-    )
-    sizes = tuple(
-        _case(
-            f"{size_mb} MB",
-            measures.agent_amqp,
-            **fixed,
-            batch_max_number_of_messages=10_000,
             batch_max_size_in_mb=size_mb,
         )
-        for size_mb in BATCH_SIZES_MB
+        for name, shape, number, size_mb in bounds
     )
-    return Part("batches", "Bounds of a batch, with a prefetch of 10,000", numbers + sizes)
+    return Part("batches", "Bounds of a batch, with a prefetch of 10,000", cases)
 
 
 def _windows() -> Part:

@@ -25,7 +25,12 @@ _FIGURES = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def filled(page: str, results: Results) -> str:
     """Return the page with the figures of ``results``."""
-    texts = {part.name: tables.of_part(part, results).markdown() for part in plan(quick=False)}
+    texts = {
+        part.name: tables.of_part(part, results).markdown()
+        if results.of(part.name)
+        else "Not measured in this run."
+        for part in plan(quick=False)
+    }
     texts["targets"] = tables.of_verdict(verdict(results)).markdown()
     texts["machine"] = _machine(results)
     texts["stub note"] = stub_note(results)
