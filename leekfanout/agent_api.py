@@ -78,6 +78,7 @@ def _status(process: Process) -> dict[str, Any]:
         "started_at": process.started_at,
         "stopped_at": process.stopped_at,
         "starts": process.starts,
+        "ends": {cause.value: count for cause, count in process.ends.items()},
         "next_start_in_s": process.next_start_in_s(time.monotonic()),
         "condition": Condition(int(stats.get("condition"))).name,
         "memory_bytes": memory_bytes,

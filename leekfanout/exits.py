@@ -1,10 +1,45 @@
-"""Why a process ended, in words: exit codes, signals' names, the out-of-memory killer."""
+"""Why a process ended, in words and as a cause to count: exit codes, signals, the kernel's killer."""
 
 import os
 import signal
+from enum import StrEnum
 from pathlib import Path
 
 from leekfanout.child import EXIT_CRASHED
+
+
+class Cause(StrEnum):
+    """Why a process ended that was to go on: the few words that ends are counted by."""
+
+    CRASH = "crash"
+    """An exception, or a signal like SIGSEGV that a fault in a program raises."""
+    HANG = "hang"
+    """Its main loop had stopped turning, so that the supervisor killed it."""
+    MEMORY = "memory"
+    """It had grown above ``max_memory_mb``."""
+    OOM = "oom"
+    """The kernel killed it for want of memory."""
+    KILLED = "killed"
+    """Somebody sent a signal."""
+    UNDRAINED = "undrained"
+    """It was asked to stop, and killed when the drain time was over."""
+    EXITED = "exited"
+    """It ended by itself with an exit code."""
+
+
+_FAULTS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS}
+)
+
+
+def cause_of(status: int, oom_killed: bool = False) -> Cause:
+    """Return why a process ended by itself; the parameters are those of :func:`describe`."""
+    code = os.waitstatus_to_exitcode(status)
+    if code == EXIT_CRASHED or -code in _FAULTS:
+        return Cause.CRASH
+    if code >= 0:
+        return Cause.EXITED
+    return Cause.OOM if -code == signal.SIGKILL and oom_killed else Cause.KILLED
 
 
 def describe(status: int, oom_killed: bool = False) -> str:

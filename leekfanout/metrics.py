@@ -16,7 +16,6 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.utils import floatToGoString
 
 from leekfanout.batcher import ClosedBy
 from leekfanout.lifecycle import State
@@ -201,7 +200,7 @@ def _post_seconds(statuses: Sequence[Status]) -> Metric:
         "Time from the start of a POST to its answer, by the answer's class.",
         labels=["subscription", "answer"],
     )
-    bounds = [floatToGoString(bound) for bound in (*POST_SECONDS_BUCKETS, float("inf"))]
+    bounds = [*(str(bound) for bound in POST_SECONDS_BUCKETS), "+Inf"]
     for status in statuses:
         counters = status["counters"]
         for answer in ANSWERS:

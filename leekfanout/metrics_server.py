@@ -4,6 +4,7 @@ It is a client of the control socket, so nothing that happens here can harm deli
 Prometheus and for Kubernetes' probes: no secrets, no request bodies, one answer per connection.
 """
 
+import os
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,12 +19,15 @@ from leekfanout.control_client import Client
 from leekfanout.errors import LeekfanoutError
 from leekfanout.health_report import Health, health_of, readiness_of
 from leekfanout.http_server import BoundedHTTPServer
+from leekfanout.listen_address import shown
 from leekfanout.metrics import Collector, Status
 
 log = logs.get("metrics")
 
 ASK_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 10.0
+POLL_S: Final = 10.0
+EXIT_NO_ADDRESS: Final = 1
 
 
 class MetricsServer(BoundedHTTPServer):
@@ -50,11 +54,24 @@ class MetricsServer(BoundedHTTPServer):
         return statuses
 
 
-def serve(host: str, port: int, socket_path: Path) -> int:
-    """Serve until a signal ends the process; for a process of its own. Raises OSError."""
-    server = MetricsServer(host, port, Client(socket_path, answer_timeout_s=ASK_TIMEOUT_S))
-    log.info("metrics.listening", host=host, port=server.port)
-    server.serve_forever(poll_interval=10.0)
+def serve(host: str, port: int, socket_path: Path, lifeline_fd: int) -> int:
+    """Serve until SIGTERM or the end of the supervisor; return the exit code.
+
+    For a process of its own, in which SIGTERM has its default effect.
+    """
+    try:
+        server = MetricsServer(host, port, Client(socket_path, answer_timeout_s=ASK_TIMEOUT_S))
+    except OSError as error:
+        log.error(  # noqa: TRY400  # the reason says it all
+            "metrics.address", address=shown(host, port), error=error.strerror
+        )
+        return EXIT_NO_ADDRESS
+    log.info("metrics.started", url=f"http://{shown(host, server.port)}/metrics")
+    threading.Thread(
+        target=server.serve_forever, args=(POLL_S,), name="listener", daemon=True
+    ).start()
+    # Nobody writes to the lifeline: it can be read when the supervisor is gone.
+    os.read(lifeline_fd, 1)
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from leekfanout import child, exits, logs
 from leekfanout.config import Settings, Subscription
+from leekfanout.exits import Cause
 from leekfanout.lifecycle import STEADY_AFTER_S, UP, WAITING, Backoff, Move, State, after
 from leekfanout.redaction import mask, secrets_of
 from leekfanout.stats import Condition, Stats
@@ -74,12 +75,16 @@ class Process:
         self.reason = ""
         """Why it isn't running, or was restarted, in words; empty while there is nothing to say."""
         self.starts = 0
+        self.ends = dict.fromkeys(Cause, 0)
+        """How often it ended though it was to go on, or in a way that it wasn't to, by cause."""
         self.due = math.inf
         """When :meth:`tick` has something to do."""
         self._around = around
         self._backoff = backoff or Backoff()
         self._spawned = 0.0
         self._verdict = ""
+        self._cause: Cause | None = None
+        """Why the supervisor ends it, where nobody has asked for that."""
 
     @property
     def name(self) -> str:
@@ -117,6 +122,7 @@ class Process:
         if self.state in UP:
             self._drain(now)
             self._verdict = why
+            self._cause = Cause.MEMORY if why else None
         self.start(now)
 
     def hurry(self, now: float) -> None:
@@ -129,6 +135,7 @@ class Process:
         """Make it write its stacks, then kill it: its main loop hasn't turned for ``silent_s``."""
         log.error("process.hung", subscription=self.name, pid=self.pid, silent_s=silent_s)
         self._verdict = f"was killed: its main loop had not turned for {silent_s:.0f} s"
+        self._cause = Cause.HANG
         self.signal(child.STACKS_SIGNAL)
         self.due = now + LAST_WORDS_S
 
@@ -149,6 +156,7 @@ class Process:
         elif self.state in UP:
             log.warning("process.kill", subscription=self.name, pid=self.pid, signal="SIGKILL")
             self._verdict = self._verdict or "was killed: it had not drained in time"
+            self._cause = self._cause or Cause.UNDRAINED
             self.signal(signal.SIGKILL)
 
     def reaped(self, now: float, status: int, oom_killed: bool) -> None:
@@ -159,7 +167,12 @@ class Process:
         self.reason = f"The process {self._verdict or ended}." if self._verdict or not asked else ""
         if self.exit_status == child.EXIT_CRASHED:
             self.reason = self.stats.read_text("last_error")
-        self._verdict = ""
+        cause = self._cause
+        if cause is None and not asked:
+            cause = exits.cause_of(status, oom_killed)
+        if cause is not None:
+            self.ends[cause] += 1
+        self._verdict, self._cause = "", None
         self._gone(Move.END if self.exit_status == 0 else Move.CRASH, now)
         fields = {"subscription": self.name, "pid": self.pid, "exit": ended}
         self.pid = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from leekfanout.child import EXIT_CRASHED
-from leekfanout.exits import OomKills, describe, signal_name
+from leekfanout.exits import Cause, OomKills, cause_of, describe, signal_name
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,23 @@ from leekfanout.exits import OomKills, describe, signal_name
 )
 def test_an_end_is_described(status: int, oom_killed: bool, words: str) -> None:
     assert describe(status, oom_killed) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "oom_killed", "cause"),
+    [
+        (0, False, Cause.EXITED),
+        (3 << 8, False, Cause.EXITED),
+        (EXIT_CRASHED << 8, True, Cause.CRASH),
+        (signal.SIGSEGV, True, Cause.CRASH),
+        (signal.SIGABRT | 0x80, False, Cause.CRASH),
+        (signal.SIGKILL, False, Cause.KILLED),
+        (signal.SIGKILL, True, Cause.OOM),
+        (signal.SIGTERM, True, Cause.KILLED),
+    ],
+)
+def test_an_end_has_a_cause(status: int, oom_killed: bool, cause: Cause) -> None:
+    assert cause_of(status, oom_killed) is cause
 
 
 def test_a_signal_without_a_name_has_its_number() -> None:

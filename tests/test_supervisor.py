@@ -18,6 +18,11 @@ DELAYS = [[1, second, third] for second in (2, 3) for third in (4, 5, 6)]
 """Whole seconds of the first three delays: doubled, and half as much again at random."""
 
 
+def ends(farm: Farm) -> dict[str, int]:
+    """Return how often shop-prod has ended, by the causes that there were."""
+    return {cause: count for cause, count in farm.status()["shop-prod"]["ends"].items() if count}
+
+
 def test_a_killed_process_is_replaced_and_the_reason_said(tmp_path: Path) -> None:
     with Farm(tmp_path, entries("shop-prod", "blog-prod")) as farm:
         farm.wait_for_states(shop_prod=State.RUNNING, blog_prod=State.RUNNING)
@@ -31,6 +36,7 @@ def test_a_killed_process_is_replaced_and_the_reason_said(tmp_path: Path) -> Non
         assert farm.pid("shop-prod") != before
         assert farm.pid("blog-prod") == other
         assert farm.status()["shop-prod"]["starts"] == 2
+        assert ends(farm) == {"killed": 1}
 
 
 def test_a_crash_loop_backs_off_and_shows_the_error_without_secrets(tmp_path: Path) -> None:
@@ -42,6 +48,7 @@ def test_a_crash_loop_backs_off_and_shows_the_error_without_secrets(tmp_path: Pa
         status = farm.status()["shop-prod"]
         assert status["reason"] == "The process crashed with RuntimeError: no luck with ***"
         assert status["advice"]
+        assert ends(farm)["crash"] >= 3
         assert farm.stop() == 0
     assert "Traceback" in farm.log.read_text()
     assert SECRET not in farm.log.read_text()
@@ -55,6 +62,7 @@ def test_a_process_that_ends_in_order_unasked_is_started_again(tmp_path: Path) -
         os.kill(before, signal.SIGTERM)
         farm.wait_for_states(shop_prod=State.EXITED)
         assert farm.status()["shop-prod"]["reason"] == "The process exited with code 0."
+        assert ends(farm) == {"exited": 1}
         farm.wait_for_states(shop_prod=State.RUNNING)
         assert farm.pid("shop-prod") != before
 
@@ -99,6 +107,7 @@ def test_a_process_whose_loop_stands_still_is_killed_and_replaced(tmp_path: Path
         reason = farm.status()["shop-prod"]["reason"]
         assert reason == "The process was killed: its main loop had not turned for 2 s."
         assert "tests/farm_agent.py" in farm.log.read_text()  # its stacks
+        assert set(ends(farm)) == {"hang"}
         farm.wait_for_states(shop_prod=State.RUNNING)
         assert farm.pid("blog-prod") == other
         assert all(line["subscription"] == "shop-prod" for line in farm.lines("process.hung"))
@@ -131,6 +140,7 @@ def test_a_process_beyond_its_memory_is_drained_and_started_again(tmp_path: Path
         until(lambda: farm.status()["shop-prod"]["starts"] >= 2, 20, "the restart")
         assert "above max_memory_mb 120." in farm.status()["shop-prod"]["reason"]
         assert farm.lines("process.stopped", exit="exited with code 0")
+        assert set(ends(farm)) == {"memory"}
         assert farm.pid("blog-prod") == other
 
 

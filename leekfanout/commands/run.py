@@ -7,10 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from leekfanout import config, control_client, logs, proctitle, startup_checks, subscription
+from leekfanout import (
+    config,
+    control_client,
+    logs,
+    metrics_options,
+    proctitle,
+    startup_checks,
+    subscription,
+)
 from leekfanout.config import Subscription
 from leekfanout.errors import ConfigError, FixedConfigError
 from leekfanout.file_watch import FileWatch
+from leekfanout.metrics_options import Address
 from leekfanout.side_process import Work
 from leekfanout.supervisor import Supervisor
 from leekfanout.web import options as web_options
@@ -25,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     config.add_settings_options(parser)
     control_client.add_socket_option(parser)
     web_options.add_options(parser)
+    metrics_options.add_options(parser)
     parser.add_argument(
         "--watch-config",
         action="store_true",
@@ -41,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load_settings(args, os.environ)
     logs.configure(settings.log_level, settings.log_format)
     page = web_options.load(args, os.environ)
+    metrics = metrics_options.load(args, os.environ)
     subscriptions = _first_subscriptions(args, with_page=page is not None)
     os.umask(0o077)  # what the agent writes may quote events, which are nobody else's business
     socket_path = control_client.socket_path(args, os.environ)
@@ -49,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if page is not None:
         agent = Agent(settings, socket_path, _file(args), _fixed(subscriptions))
         sides["page"] = _page(agent, page)
+    if metrics is not None:
+        sides["metrics"] = _metrics(metrics, socket_path)
     proctitle.forget_variable(config.SUBSCRIPTIONS_VARIABLE)
     supervisor = Supervisor(settings, socket_path, subscription.run, load, watch)
     # What is imported by now stays shared between all processes: frozen, the collector doesn't
@@ -72,6 +85,15 @@ def _page(agent: Agent, options: WebOptions) -> Work:
         from leekfanout.web import serve  # noqa: PLC0415
 
         return serve.run(agent, options, lifeline_fd)
+
+    return serve
+
+
+def _metrics(address: Address, socket_path: Path) -> Work:
+    def serve(lifeline_fd: int) -> int:
+        from leekfanout import metrics_server  # noqa: PLC0415  # its packages, too
+
+        return metrics_server.serve(address.host, address.port, socket_path, lifeline_fd)
 
     return serve
 

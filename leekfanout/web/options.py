@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from leekfanout import logs
+from leekfanout import listen_address, logs
 from leekfanout.errors import ConfigError
 from leekfanout.rules import shown
 
@@ -21,7 +21,6 @@ ENABLE_VARIABLE: Final = "LEEK_ENABLE_WEB"
 
 PACKAGES: Final = ("jinja2", "starlette", "uvicorn")
 
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost):(?P<port>[0-9]{1,5})")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 log = logs.get("web")
@@ -104,25 +103,10 @@ def load(args: argparse.Namespace, environ: Mapping[str, str]) -> WebOptions | N
         for name in sorted(hosts)
         if not _NAME.fullmatch(name)
     ]
-    address = _parse(text)
+    address = listen_address.parse(text)
     if address is None:
-        problems.append(
-            f"{origin}: {shown(text)}: must be an IP address and a port, such as {DEFAULT_ADDRESS}"
-        )
+        problems.append(f"{origin}: {shown(text)}: {listen_address.RULE.format(DEFAULT_ADDRESS)}")
     if problems or address is None:
         raise ConfigError(problems)
     host, port = address
     return WebOptions(host, port, hosts)
-
-
-def _parse(text: str) -> tuple[str, int] | None:
-    match = _ADDRESS.fullmatch(text.strip())
-    if match is None or int(match["port"]) > 65_535:
-        return None
-    host = match["host"].strip("[]")
-    host = "127.0.0.1" if host == "localhost" else host
-    try:
-        ip_address(host)
-    except ValueError:
-        return None
-    return host, int(match["port"])

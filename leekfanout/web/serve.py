@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from leekfanout import logs
+from leekfanout.listen_address import shown
 from leekfanout.web import tokens
 from leekfanout.web.agent import Agent
 from leekfanout.web.app import build
@@ -38,7 +39,7 @@ def run(agent: Agent, options: WebOptions, lifeline_fd: int) -> int:
         listener = _listen(options)
     except OSError as error:
         log.error(  # noqa: TRY400  # the reason says it all
-            "web.address", address=_shown(options), error=error.strerror
+            "web.address", address=shown(options.host, options.port), error=error.strerror
         )
         return EXIT_NO_ADDRESS
     server: _Server
@@ -60,7 +61,7 @@ def run(agent: Agent, options: WebOptions, lifeline_fd: int) -> int:
         ),
         lifeline_fd,
     )
-    log.info("web.started", url=f"http://{_shown(options)}/agent")
+    log.info("web.started", url=f"http://{shown(options.host, options.port)}/agent")
     server.run(sockets=[listener])
     return 0
 
@@ -119,8 +120,3 @@ def _listen(options: WebOptions) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _shown(options: WebOptions) -> str:
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"{host}:{options.port}"
