@@ -110,6 +110,29 @@ class RateLimit:
             return held_back
 
 
+class RateLimits:
+    """A :class:`RateLimit` for each of a few keys; when there are too many, all begin anew.
+
+    So a second reason isn't held back because of the first one. One thread.
+    """
+
+    __slots__ = ("_interval_s", "_keys_max", "_limits")
+
+    def __init__(self, interval_s: float, keys_max: int = 20) -> None:
+        self._interval_s = interval_s
+        self._keys_max = keys_max
+        self._limits: dict[str, RateLimit] = {}
+
+    def allow(self, key: str) -> int | None:
+        """Return as :meth:`RateLimit.allow` does, for ``key`` alone."""
+        limit = self._limits.get(key)
+        if limit is None:
+            if len(self._limits) >= self._keys_max:
+                self._limits.clear()
+            limit = self._limits[key] = RateLimit(self._interval_s)
+        return limit.allow()
+
+
 def _shown(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 3)

@@ -166,7 +166,7 @@ class Pipeline:
         """Batches with dead letters that the disk didn't take yet: they can't be done before."""
         self._unkept_done: set[Batch] = set()
         self._unkept_due = math.inf
-        self._log_down = logs.RateLimit(60.0)
+        self._log_down = logs.RateLimits(60.0)
         self._poll = select.poll()
         self._polled_fd = -1
 
@@ -372,7 +372,7 @@ class Pipeline:
         )
         self._stats.problem(str(error), advice)
         self._report.refused = refused
-        if (held_back := self._log_down.allow()) is not None:
+        if (held_back := self._log_down.allow(str(error))) is not None:
             log.warning("broker.down", reason=error, held_back=held_back)
 
     def _hand_back_or_resume(self, now: float) -> float:
