@@ -31,6 +31,8 @@ def main() -> int:
     results = Results(about)
     try:
         measure(parts, results, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted; this is what was measured until then.")
     finally:
         if results.found:
             _keep(results, args.out, console)

@@ -31,12 +31,16 @@ def messages() -> dict[str, bytes]:
         "objects": "[" + "{}," * 333_000 + "1]",
         "keys": json.dumps({str(index): 1 for index in range(90_000)}),
         "NaN": "[" + "NaN," * 250_000 + "1]",
+        "NaN and numbers": "[NaN," + "1," * 500_000 + "1]",
+        "NaN and big numbers": "[NaN," + "99999999999999999999," * 50_000 + "1]",
+        "NaN and lists": "[NaN," + "[[]]," * 200_000 + "1]",
         "numbers": "[" + "9" * 1_000_000 + "]",
     }.items():
         hostile[f"{name} in an extra field"] = f'{start}, "extra": {value}}}'.encode()
     hostile["extra fields"] = (
         start + "".join(f', "{index}": 1' for index in range(80_000)) + "}"
     ).encode()
+    hostile["NaN and extra fields"] = hostile["extra fields"][:-1] + b', "x": NaN}'
     return hostile
 
 

@@ -16,7 +16,7 @@ CAPTURED = Path(__file__).parent / "data" / "celery_events.jsonl.gz"
 LIST_EVENTS = 10
 LARGE_BYTES = 100_000
 CELERY_MAX = 1_000
-"""Characters of arguments that fit into an event (Celery: ``celery.app.amqp.AMQP.argsrepr_maxsize``, 1,024)."""
+"""Characters of arguments that an event may hold (``argsrepr_maxsize`` of celery.app.amqp, 1,024)."""
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Event = dict[str, Any]
