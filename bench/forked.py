@@ -84,6 +84,8 @@ def _be_child(work: Callable[[], object], log: Path | None) -> None:
         gc.freeze()
         work()
         code = 0
+    except KeyboardInterrupt:
+        pass  # the terminal sends it to all processes; the parent will tell
     except BaseException:  # noqa: BLE001  # what happened is told, and the process ends here
         traceback.print_exc()
     finally:
