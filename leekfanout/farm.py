@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -124,6 +125,18 @@ class Farm:
         """Wait no longer for processes that are draining."""
         for process in self._all():
             process.hurry(now)
+
+    def summary(self) -> str:
+        """Say in one line how many processes there are, by state."""
+        states = Counter(process.state.name.lower() for process in self._processes.values())
+        number = len(self._processes)
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        return f"{number} subscription{'' if number == 1 else 's'}: {counted or 'none'}"
+
+    def dump(self, now: float) -> None:
+        """Log how each process is, and make it write the stacks of its threads."""
+        for process in self._all():
+            process.dump(now)
 
     def reap(self, now: float) -> dict[int, int]:
         """Collect every process that has ended; return the wait statuses of those that are no

@@ -139,6 +139,25 @@ class Process:
         self.signal(child.STACKS_SIGNAL)
         self.due = now + LAST_WORDS_S
 
+    def dump(self, now: float) -> None:
+        """Log all that is known of it, and make it write the stacks of its threads."""
+        log.warning(
+            "dump.process",
+            subscription=self.name,
+            pid=self.pid,
+            state=self.state.name,
+            condition=Condition(int(self.stats.get("condition"))).name,
+            wanted=self.wanted,
+            reason=self.reason,
+            starts=self.starts,
+            turned_ago_s=now - self.stats.get("turned_at"),
+            due_in_s=self.due - now,
+            **{gauge: self.stats.get(gauge) for gauge in _PROCESS_GAUGES},
+            last_error=self.stats.read_text("last_error"),
+        )
+        if self.state in UP:
+            self.signal(child.STACKS_SIGNAL)
+
     def signal(self, number: int) -> None:
         """Send a signal to the process; it hasn't been reaped, so the id is still its own."""
         with suppress(ProcessLookupError):

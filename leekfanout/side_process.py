@@ -58,6 +58,11 @@ class SideProcess:
         if self.pid:
             self._signal(signal.SIGKILL)
 
+    def dump(self) -> None:
+        """Make it write the stacks of its threads."""
+        if self.pid:
+            self._signal(child.STACKS_SIGNAL)
+
     def tick(self, now: float) -> None:
         """Do what is due: start it again, or kill it."""
         if now < self.due:

@@ -1,5 +1,6 @@
 """The parent of all: one thread that sleeps until a signal, a request or a deadline wakes it."""
 
+import faulthandler
 import math
 import os
 import selectors
@@ -21,8 +22,15 @@ from leekfanout.process import Surroundings, Target
 from leekfanout.rpc import Rpc
 from leekfanout.side_process import SideProcess, Work
 from leekfanout.supervisor_api import Mood, SupervisorApi
+from leekfanout.systemd import Notifier
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGCHLD,
+)
 
 Check = Callable[[Sequence[Subscription]], int]
 """Reports how brokers and APIs are, and returns an exit code."""
@@ -52,6 +60,7 @@ class Supervisor:
         self._checking = 0
         self._sides: list[SideProcess] = []
         self._mood = Mood.RUNNING
+        self._systemd = Notifier.from_environment(os.environ)
         self._selector = selectors.DefaultSelector()
         self._signals, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lifeline, self._lifeline_held = os.pipe2(os.O_CLOEXEC)
@@ -85,6 +94,7 @@ class Supervisor:
             side = SideProcess(name, work, self._lifeline, self._release)
             self._sides.append(side)
             side.start(time.monotonic())
+        self._systemd.ready(time.monotonic())
         while self._mood is not Mood.SHUTDOWN or not self._quiet:
             self._turn()
         if self._checking:
@@ -111,14 +121,22 @@ class Supervisor:
         """Read the subscriptions again and apply the difference; if they are bad, say why."""
         if self._mood is not Mood.RUNNING:
             return
+        self._systemd.reloading()
         try:
             self._reload()
         except ConfigError as error:
-            problems = error.problems
-        else:
-            return
-        for problem in problems:
-            log.warning("reload.refused", problem=problem)
+            for problem in error.problems:
+                log.warning("reload.refused", problem=problem)
+        self._systemd.ready(time.monotonic())
+
+    def handle_usr1(self) -> None:
+        """Write down all stacks, our own and every process's, and how each process is."""
+        log.warning("dump.supervisor", pid=os.getpid(), mood=self._mood.name)
+        faulthandler.dump_traceback()
+        self._farm.dump(time.monotonic())
+        for side in self._sides:
+            log.warning("dump.side", process=side.name, pid=side.pid)
+            side.dump()
 
     def handle_chld(self) -> None:
         """Collect the processes that have ended."""
@@ -147,6 +165,7 @@ class Supervisor:
         due = min(
             self._farm.due(),
             self._control.due() if self._control else math.inf,
+            self._systemd.due,
             *(side.due for side in self._sides),
         )
         for key, _ in self._selector.select(None if due == math.inf else max(0.0, due - now)):
@@ -159,6 +178,8 @@ class Supervisor:
             self._start_again()
         if self._control is not None:
             self._control.tick(now)
+        self._systemd.status(self._farm.summary())
+        self._systemd.tick(now)
 
     def _receive_signals(self) -> None:
         for number in os.read(self._signals, 4_096):  # a byte for each, in order
@@ -175,6 +196,7 @@ class Supervisor:
         now = time.monotonic()
         self._farm.stop_all(now)
         if mood is Mood.SHUTDOWN:
+            self._systemd.stopping()
             for side in self._sides:
                 side.stop(now)
 

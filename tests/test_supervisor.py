@@ -239,3 +239,23 @@ def test_the_supervisor_reaps_orphans_as_process_1(tmp_path: Path) -> None:
         until(lambda: farm.lines("littered"), 10, "orphans to be made")
         until(lambda: len(farm.children()) == 1, 10, "the orphans to be reaped")
         assert farm.children() == {farm.pid("shop-prod"): "leekfanout: shop-prod"}
+
+
+def test_sigusr1_writes_stacks_and_states_and_disturbs_nothing(tmp_path: Path) -> None:
+    both = [{"name": "shop-prod"}, {"name": "blog-prod", "behaviour": "crashing"}]
+    with Farm(tmp_path, both) as farm:
+        farm.wait_for_states(shop_prod=State.RUNNING, blog_prod=State.BACKOFF)
+        before = farm.pid("shop-prod")
+        farm.signal(signal.SIGUSR1)
+        until(lambda: len(farm.lines("dump.process")) == 2, 10, "the states")
+        (shop,) = farm.lines("dump.process", subscription="shop-prod")
+        (blog,) = farm.lines("dump.process", subscription="blog-prod")
+        assert (shop["state"], shop["pid"]) == ("RUNNING", before)
+        assert blog["pid"] == 0
+        assert "no luck with ***" in blog["last_error"]
+        # The supervisor's stack ends in its loop, the child's in what it does.
+        until(lambda: "in handle_usr1" in farm.log.read_text(), 10, "the supervisor's stack")
+        until(lambda: "in live" in farm.log.read_text(), 10, "the child's stack")
+        assert farm.pid("shop-prod") == before
+        assert farm.stop() == 0
+    assert SECRET not in farm.log.read_text()
