@@ -109,6 +109,9 @@ _WORKER: Final[Mapping[str, JsonType]] = {
     "sw_ver": TEXT,
     "sw_sys": TEXT,
 }
+NUMBER_FIELDS: Final = frozenset(
+    name for name, json_type in {**_TASK, **_WORKER}.items() if float in json_type.types
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,16 @@ import orjson
 
 from leekfanout import json_text, reprs
 from leekfanout.errors import BadEventError
-from leekfanout.event_shapes import NUMBER, NUMBERS, TERMINAL, WHOLE, Shape, known_shapes, look_at
+from leekfanout.event_shapes import (
+    NUMBER,
+    NUMBER_FIELDS,
+    NUMBERS,
+    TERMINAL,
+    WHOLE,
+    Shape,
+    known_shapes,
+    look_at,
+)
 from leekfanout.reprs import ARG_FIELDS
 from leekfanout.tracebacks import failure_fields
 
@@ -66,10 +75,12 @@ class EventTally:
 
 
 def _count(counts: dict[str, int], name: str) -> None:
-    shown = json_text.replace_surrogates(name[:MAX_NAME_CHARACTERS])
-    if shown not in counts and len(counts) >= MAX_NAMES:
-        shown = OTHER_NAMES
-    counts[shown] = counts.get(shown, 0) + 1
+    if name not in counts:
+        if len(counts) < MAX_NAMES:
+            name = json_text.replace_surrogates(name[:MAX_NAME_CHARACTERS])
+        else:
+            name = OTHER_NAMES
+    counts[name] = counts.get(name, 0) + 1
 
 
 def decode(body: bytes, content_type: str | None) -> list[Any]:
@@ -80,17 +91,30 @@ def decode(body: bytes, content_type: str | None) -> list[Any]:
     that it stands in: NaN, lone surrogates, and bytes that aren't UTF-8, as lone surrogates.
     """
     if content_type != CONTENT_TYPE and not _is_json(content_type):
-        raise BadEventError(f"Its content type is {content_type!r}, not {CONTENT_TYPE}.")
+        shown = repr(content_type)[:MAX_NAME_CHARACTERS]
+        raise BadEventError(f"Its content type is {shown}, not {CONTENT_TYPE}.")
     try:
         events = orjson.loads(body) if len(body) < json_text.LARGE else json_text.loads(body)
     except ValueError:
-        try:
-            events = json_text.loads_leniently(body.decode("utf-8", "surrogateescape"))
-        except json.JSONDecodeError as error:
-            raise BadEventError(f"It is no JSON: {error.msg} at character {error.pos}.") from None
-        except RecursionError:
-            raise BadEventError("It is nested too deeply to be read.") from None
+        return _decode_leniently(body)
     return events if type(events) is list else [events]
+
+
+def _decode_leniently(body: bytes) -> list[Any]:
+    try:
+        value = json_text.loads_leniently(body.decode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise BadEventError(f"It is no JSON: {error}.") from None
+    except RecursionError:
+        raise BadEventError("It is nested too deeply to be read.") from None
+    events = value if type(value) is list else [value]
+    for event in events:
+        if type(event) is dict:
+            for name in NUMBER_FIELDS & event.keys():
+                event[name] = json_text.fit(event[name])
+            if type(event.get("loadavg")) is list:
+                event["loadavg"] = [json_text.fit(load) for load in event["loadavg"]]
+    return events
 
 
 def _is_json(content_type: str | None) -> bool:

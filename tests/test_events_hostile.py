@@ -10,6 +10,7 @@ import pytest
 from leekfanout.errors import BadEventError
 from leekfanout.events import Documents, EventTally, decode
 from tests.event_factory import document_of, documents_of, strictly, task, worker
+from tests.hostile_texts import HOSTILE_TEXTS
 
 REPLACED = "\ufffd"
 
@@ -144,11 +145,28 @@ def test_what_was_set_aside_can_be_written_as_python_writes_it() -> None:
 
 
 def test_a_number_beyond_all_floats_is_bad_as_infinity_is() -> None:
-    for digits in (b"1e999", b"9" * 400, b"-" + b"9" * 10_000):
+    for digits in (b"1e999", b"9" * 400, b"-" + b"9" * 4_000):
         body = body_of(task("sent", runtime=12321), task("started"))
         documents, reasons = added(body.replace(b"12321", digits))
         assert [document["events"] for document in documents] == [["STARTED"]]
         assert reasons == ["Its runtime is not a number."]
+
+
+def test_a_message_with_a_number_that_python_doesnt_read_is_refused_as_a_whole() -> None:
+    with pytest.raises(BadEventError, match="digits"):
+        decode(
+            body_of(task("sent")).replace(b"}]", b', "extra": ' + b"9" * 5_000 + b"}]"),
+            "application/json",
+        )
+
+
+def test_a_message_of_too_many_lists_is_read_only_if_it_is_strict() -> None:
+    body = json.dumps({**task("sent"), "extra": [[]] * 100_001, "more": math.nan}).encode()
+
+    with pytest.raises(BadEventError, match="too many lists"):
+        decode(body, "application/json")
+    assert len(decode(body.replace(b"NaN", b"1"), "application/json")) == 1
+    assert len(decode(body.replace(b"[], " * 10, b""), "application/json")) == 1
 
 
 def test_whole_numbers_beyond_64_bits_where_any_number_may_be_become_floats() -> None:
@@ -165,7 +183,8 @@ def test_the_lenient_way_reads_numbers_as_the_strict_one_does() -> None:
         event = task("succeeded", runtime=number)
         strict = document_of(event)["runtime"]
         lenient = document_of({**event, "extra": math.nan})["runtime"]
-        assert repr(lenient) == repr(strict)
+        load = document_of(worker("online", loadavg=[number], extra=math.nan))["loadavg"]
+        assert repr(lenient) == repr(strict) == repr(load[0])
 
 
 @pytest.mark.parametrize("seconds", [9.3e15, -9.3e15, 1e300, -1e300, 10**18, 2**63, -(10**30)])
@@ -207,48 +226,6 @@ def test_an_event_with_a_field_that_is_nested_deeply_is_good_without_it() -> Non
     assert "extra" not in documents[0]
 
 
-HOSTILE_TEXTS = {
-    "long": "x" * 10_000_000,
-    "brackets": "(" * 1_000_000,
-    "nested": "(" * 1_000 + ",)" * 1_000,
-    "nested lists": "[" * 100_000 + "]" * 100_000,
-    "nested dicts": "{'a':" * 100_000 + "1" + "}" * 100_000,
-    "sum": "1+" * 500_000 + "1",
-    "minus": "-" * 1_000_000 + "1",
-    "not": "not " * 250_000 + "1",
-    "lambda": "lambda:" * 100_000 + "1",
-    "attributes": "a" + ".a" * 400_000,
-    "calls": "f(" * 100_000 + ")" * 100_000,
-    "strings": "('',)" + "''" * 400_000,
-    "numbers": "(" + "1," * 500_000 + ")",
-    "tuples": "(" + "()," * 300_000 + ")",
-    "digits": "(" + "9" * 1_000_000 + ",)",
-    "hexadecimal": "(0x" + "f" * 1_000_000 + ",)",
-    "float": "(1." + "1" * 1_000_000 + ",)",
-    "quotes": "'" * 1_000_000,
-    "double quotes": '"' * 1_000_000,
-    "backslashes": "'" + "\\" * 1_000_000,
-    "escapes": "('" + "\\x41" * 250_000 + "',)",
-    "comments": "(" + "#\n" * 500_000 + ")",
-    "continued": "(" + "\\\n" * 500_000 + ")",
-    "open strings": "('" * 500_000,
-    "spaces": " " * 1_000_000,
-    "nul": "\x00" * 1_000_000,
-    "surrogates": "\ud800" * 300_000,
-    "bomb": "['a'" + "*10" * 300_000 + "]",
-    "code": "(__import__('os').abort(),)",
-    "json brackets": '{"a": ' + "[[]," * 200_000 + "1",
-    "json keys": json.dumps({str(index): {} for index in range(60_000)}),
-    "json path": json.dumps({"k" * 400_000: {str(index): index for index in range(40_000)}}),
-    "json deep": '{"a":' * 150_000 + "1" + "}" * 150_000,
-    "json number": '{"a": ' + "9" * 1_000_000 + "}",
-    "json numbers": '{"a": [' + "99999999999999999999," * 40_000 + "1]}",
-    "traceback": "Traceback (most recent call last):\n" * 30_000,
-    "colons": "Traceback (most recent call last):\n" + "a." * 400_000 + ": x",
-    "names": "Traceback (most recent call last):\n" + "a" * 29_000 + ":",
-}
-
-
 @pytest.mark.parametrize("name", HOSTILE_TEXTS)
 @pytest.mark.parametrize("field", ["args", "kwargs", "traceback", "exception", "name", "result"])
 def test_a_hostile_text_makes_a_document(name: str, field: str) -> None:
@@ -284,8 +261,8 @@ def test_many_events_with_other_arguments_of_the_same_task_keep_but_the_last() -
 def test_what_is_sent_is_read_back_equal_by_another_strict_parser() -> None:
     events = [
         task("sent", uuid=f"t{index}", args=text, kwargs=text, name=text[:1000])
-        for index, text in enumerate(HOSTILE_TEXTS.values())
-        if len(text) < 1_100_000
+        for index, (name, text) in enumerate(HOSTILE_TEXTS.items())
+        if name != "long"
     ]
     batch = Documents("qa", EventTally())
     for event in events:
