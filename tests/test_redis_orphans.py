@@ -262,7 +262,8 @@ def test_a_live_celery_stays_as_it_was(redis_url: str, client: redis.Redis, tmp_
 
         assert (deleted.items, deleted.unacked, deleted.kept) == (40, 5, {})
         gone = before.keys() - after.keys()
-        assert gone == {b"leek.fanout", b"dead", KEYS.bindings, KEYS.permanent_bindings}
+        permanent = {KEYS.permanent_bindings} & before.keys()  # kombu has them since 5.7
+        assert gone == {b"leek.fanout", b"dead", KEYS.bindings} | permanent
         for key in after.keys() - {b"unacked", b"unacked_index"}:
             assert after[key] == before[key], key
         tasks = {tag: value for tag, value in before[b"unacked"].items() if b"shop.tasks" in value}
