@@ -227,6 +227,8 @@ class Pipeline:
             self._link.state is LinkState.UP
             and (self._phase is Phase.RUNNING or self._source.still_arriving)
             and self._custody.may_read(self._batcher.last_tag)
+            # No messages come then, but answers do, and the end of the connection.
+            or self._link.state is LinkState.HANDED_BACK
         )
         fd = self._source.fileno() if wanted else -1
         if fd != self._polled_fd:

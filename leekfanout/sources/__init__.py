@@ -83,7 +83,10 @@ class Source(Protocol):
         """Consume again after :meth:`hand_back`; delivery tags begin at 1 again."""
 
     def depth(self) -> int | None:
-        """Messages that wait at the broker, or None where that can't be known. May block briefly."""
+        """Messages that waited at the broker when it was asked last, and ask it again.
+
+        None where that can't be known. Doesn't block: the answer comes with a :meth:`receive`.
+        """
 
     def close(self, wait_s: float = 0.0) -> None:
         """Close the connection, quietly whatever its state; nothing is acked by this.

@@ -54,6 +54,9 @@ class AmqpSource:
         self._kombu: Connection | None = None
         self._connection: Any = None
         self._channel: Any = None
+        self._counter: Any = None
+        """A channel of its own for asking how many messages wait, since a refusal closes it."""
+        self._depth: int | None = None
         self._deliveries = Deliveries()
         self._warned = False
         self._heartbeat_sent_at = 0.0
@@ -69,7 +72,9 @@ class AmqpSource:
             # Not connect(): that would wait for two seconds and try again before it fails.
             self._connection = self._kombu.transport.establish_connection()
             self._heartbeat_sent_at = time.monotonic()
-            self._open_channel()
+            self._declare()
+            self._open_counter()
+            self._consume()
 
     def _new_connection(self, url: str) -> Connection:
         options = {
@@ -86,11 +91,24 @@ class AmqpSource:
             transport_options=options,
         )
 
-    def _open_channel(self) -> None:
+    def _consume(self) -> None:
         self._deliveries.reset()
-        self._declare()
         self._channel.basic_qos(0, self._subscription.prefetch_count, a_global=False)
         self._channel.basic_consume(self._subscription.queue, consumer_tag=CONSUMER_TAG)
+
+    def _open_counter(self) -> None:
+        """Ask for the queue's depth a first time, before deliveries can stand in front of the answer."""
+        self._counter = self._connection.channel()
+        try:
+            declared = self._counter.queue_declare(self._subscription.queue, passive=True)
+        except amqp_errors.AccessRefused:
+            self._counter = self._depth = None
+        else:
+            self._counted(*declared)
+            self._counter._callbacks[spec.Queue.DeclareOk] = self._counted
+
+    def _counted(self, _queue: str, messages: int, _consumers: int) -> None:
+        self._depth = messages
 
     def _declare(self) -> None:
         """Declare and bind; what exists with other arguments, or may not be touched, is used as is."""
@@ -189,25 +207,29 @@ class AmqpSource:
         self._deliveries.discard = True
         with self._plain_words():
             self._channel.close()
+        self._deliveries.reset()
 
     def resume(self) -> None:
         """Open a channel and consume again."""
         self._deliveries.discard = False
         with self._plain_words():
-            self._open_channel()
+            self._declare()
+            self._consume()
 
     def depth(self) -> int | None:
-        """Messages ready in the queue, asked on a channel of its own (a refusal closes it)."""
-        with self._plain_words():
-            channel = self._connection.channel()
-            try:
-                declared = channel.queue_declare(self._subscription.queue, passive=True)
-                return int(declared.message_count)
-            except amqp_errors.AccessRefused:
-                return None
-            finally:
-                if channel.is_open:
-                    channel.close()
+        """Messages ready in the queue, as of the last answer; the next one comes with a receive().
+
+        Waiting for it would mean to read all deliveries before it, which takes long on a thin line.
+        """
+        if self._counter is not None:
+            with self._plain_words():
+                # Passive: the queue is neither made nor changed (AMQP 0-9-1, queue.declare).
+                self._counter.send_method(
+                    spec.Queue.Declare,
+                    "BsbbbbbF",
+                    (0, self._subscription.queue, True, False, False, False, False, None),
+                )
+        return self._depth
 
     def close(self, wait_s: float = 0.0) -> None:
         """Close the connection (see :class:`Source`)."""
@@ -221,7 +243,7 @@ class AmqpSource:
             if self._connection is not None:
                 with suppress(OSError, amqp_errors.AMQPError):
                     self._connection.collect()
-            self._connection = self._channel = self._kombu = None
+            self._connection = self._channel = self._counter = self._kombu = None
 
     @contextmanager
     def _plain_words(self) -> Iterator[None]:
