@@ -63,6 +63,7 @@ class Server:
                 raise AssertionError(
                     f"{type(self).__name__} ends at once:\n{self._process.output()}"
                 )
+            self.kill()
             self._choose_ports()
         raise AssertionError("unreachable")
 
