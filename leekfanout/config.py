@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from leekfanout import references
 from leekfanout.errors import ConfigError
 from leekfanout.rules import Choice, Key, Number, Refused, shown
 from leekfanout.validation import validate
 
 SUBSCRIPTIONS_VARIABLE: Final = "LEEK_AGENT_SUBSCRIPTIONS"
+FILE_VARIABLE: Final = "LEEK_AGENT_SUBSCRIPTIONS_FILE"
+"""Names the file, for containers whose secrets are mounted as files."""
+
 SUBSCRIPTIONS_FILE: Final = Path("/opt/app/conf/subscriptions.json")
 """Where the subscriptions are if nothing else is said: on Leek's mounted volume."""
 
@@ -138,7 +142,7 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help=f"JSON file with the subscriptions (default: {SUBSCRIPTIONS_FILE}, if it exists); "
+        help=f"JSON file with the subscriptions (default: ${FILE_VARIABLE}, or {SUBSCRIPTIONS_FILE}); "
         f"the variable {SUBSCRIPTIONS_VARIABLE} wins over it",
     )
 
@@ -226,21 +230,22 @@ def subscriptions_from_variable(environ: Mapping[str, str]) -> bool:
     return bool(environ.get(SUBSCRIPTIONS_VARIABLE, "").strip())
 
 
+def subscriptions_file(option: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the path of the subscriptions' file: the option's, the variable's, or on Leek's volume."""
+    variable = environ.get(FILE_VARIABLE, "").strip()
+    return option or (Path(variable) if variable else SUBSCRIPTIONS_FILE)
+
+
 def load_subscriptions(
     environ: Mapping[str, str], config_file: Path | None, *, allow_none: bool = False
 ) -> list[Subscription]:
     """Return the subscriptions, valid and complete, from the variable or else from the file.
 
-    ``config_file`` None means the file of Leek's volume. Raises ConfigError with every mistake of
+    ``config_file`` is as for :func:`subscriptions_file`. Raises ConfigError with every mistake of
     every subscription, one line each, without any secret. An empty list is a mistake unless
     ``allow_none``, because an agent that has nothing to do is nearly always a misplaced file.
     """
-    if subscriptions_from_variable(environ):
-        origin, text = SUBSCRIPTIONS_VARIABLE, environ[SUBSCRIPTIONS_VARIABLE]
-    else:
-        origin = str(config_file or SUBSCRIPTIONS_FILE)
-        text = read_subscriptions_file(config_file or SUBSCRIPTIONS_FILE)
-    entries = parse_entries(text, origin)
+    origin, entries = read_entries(environ, config_file)
     if not entries and not allow_none:
         raise ConfigError(
             [f"{origin} holds an empty list: it must name at least one subscription."]
@@ -248,11 +253,24 @@ def load_subscriptions(
     return subscriptions_of(entries, environ)
 
 
+def read_entries(environ: Mapping[str, str], config_file: Path | None) -> tuple[str, list[Any]]:
+    """Return where the subscriptions come from, and what the JSON text there holds."""
+    if subscriptions_from_variable(environ):
+        origin, text = SUBSCRIPTIONS_VARIABLE, environ[SUBSCRIPTIONS_VARIABLE]
+    else:
+        path = subscriptions_file(config_file, environ)
+        origin, text = str(path), read_subscriptions_file(path)
+    return origin, parse_entries(text, origin)
+
+
 def subscriptions_of(entries: list[Any], environ: Mapping[str, str]) -> list[Subscription]:
-    """Return subscriptions from what the JSON text holds; ConfigError as for loading."""
+    """Return subscriptions from what the JSON text holds; ConfigError as for loading.
+
+    References to variables and files are followed first, and reported first if they lead nowhere.
+    """
     return [
         Subscription(**{**values, **{key: _tls(values[key]) for key in ("broker_tls", "api_tls")}})
-        for values in validate(entries, environ)
+        for values in validate(references.resolve(entries, environ), environ)
     ]
 
 

@@ -33,6 +33,20 @@ def set_title(title: str) -> None:
 def forget_variable(name: str) -> None:
     """Take a variable out of the environment, and its value out of ``/proc/self/environ``."""
     os.environ.pop(name, None)
+    _blot_out(name)
+
+
+def hide_variable(name: str) -> None:
+    """Keep a variable for this process, and take it out of ``/proc/self/environ``."""
+    value = os.environ.get(name)
+    if value is None:
+        return
+    _blot_out(name)
+    # The C library's environment points into what was overwritten: this gives it a copy.
+    os.environ[name] = value
+
+
+def _blot_out(name: str) -> None:
     try:
         with open("/proc/self/environ", "rb") as file:
             block = file.read()

@@ -68,5 +68,19 @@ os.waitpid(pid, 0)
     assert sorted(lines) == sorted(["None", "False", "True", "kept True", "False"])
 
 
+def test_a_variable_is_hidden_and_kept() -> None:
+    code = """
+import subprocess
+hide_variable('SECRETS')
+print(os.environ['SECRETS'])
+print(open('/proc/self/environ').read().count('s3cret'))
+print(open('/proc/self/environ').read().count('KEPT='))
+print(subprocess.run(['printenv', 'SECRETS'], capture_output=True, text=True).stdout.strip())
+hide_variable('SECRETS')
+print(os.environ['SECRETS'])
+"""
+    assert shown(code, SECRETS="s3cret", KEPT="1") == ["s3cret", "0", "1", "s3cret", "s3cret"]
+
+
 def test_forgetting_what_is_not_there_is_no_error() -> None:
     assert shown("forget_variable('NO_SUCH')\nprint('fine')") == ["fine"]

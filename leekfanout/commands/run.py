@@ -13,6 +13,7 @@ from leekfanout import (
     logs,
     metrics_options,
     proctitle,
+    references,
     startup_checks,
     subscription,
 )
@@ -23,6 +24,7 @@ from leekfanout.metrics_options import Address
 from leekfanout.side_process import Work
 from leekfanout.supervisor import Supervisor
 from leekfanout.web import options as web_options
+from leekfanout.web import tokens
 from leekfanout.web.agent import Agent, Fixed
 from leekfanout.web.options import WebOptions
 
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         sides["page"] = _page(agent, page)
     if metrics is not None:
         sides["metrics"] = _metrics(metrics, socket_path)
+    _hide_secrets(args)
     proctitle.forget_variable(config.SUBSCRIPTIONS_VARIABLE)
     supervisor = Supervisor(settings, socket_path, subscription.run, load, watch)
     # What is imported by now stays shared between all processes: frozen, the collector doesn't
@@ -106,8 +109,7 @@ def _fixed(subscriptions: Sequence[Subscription]) -> Fixed | None:
 
 
 def _file(args: argparse.Namespace) -> Path:
-    path: Path = args.config or config.SUBSCRIPTIONS_FILE
-    return path
+    return config.subscriptions_file(args.config, os.environ)
 
 
 def _watch(args: argparse.Namespace) -> FileWatch | None:
@@ -133,7 +135,23 @@ def _watch(args: argparse.Namespace) -> FileWatch | None:
 def _loader(args: argparse.Namespace) -> Callable[[], Sequence[Subscription]]:
     if config.subscriptions_from_variable(os.environ):
         return _refuse
-    return lambda: config.load_subscriptions(os.environ, args.config, allow_none=True)
+
+    def load() -> Sequence[Subscription]:
+        subscriptions = config.load_subscriptions(os.environ, args.config, allow_none=True)
+        _hide_secrets(args)
+        return subscriptions
+
+    return load
+
+
+def _hide_secrets(args: argparse.Namespace) -> None:
+    """Take the variables that hold secrets out of ``/proc``; they are read again at a reload."""
+    try:
+        _, entries = config.read_entries(os.environ, args.config)
+    except ConfigError:  # there is no file yet
+        entries = []
+    for name in {*tokens.VARIABLES, *references.variables_in(entries)}:
+        proctitle.hide_variable(name)
 
 
 def _refuse() -> Sequence[Subscription]:

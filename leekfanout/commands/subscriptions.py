@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from leekfanout import config, enrolment
-from leekfanout.config import SUBSCRIPTIONS_FILE, SUBSCRIPTIONS_VARIABLE
+from leekfanout.config import SUBSCRIPTIONS_VARIABLE
 from leekfanout.errors import ConfigError, LeekfanoutError
 from leekfanout.redaction import redact_entry
 from leekfanout.subscriptions_file import SubscriptionsFile
@@ -109,7 +109,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _file(args: argparse.Namespace) -> SubscriptionsFile:
-    return SubscriptionsFile(args.config or SUBSCRIPTIONS_FILE)
+    return SubscriptionsFile(config.subscriptions_file(args.config, os.environ))
 
 
 def _read(file: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from leekfanout import config, enrolment, logs
+from leekfanout import config, enrolment, logs, references
 from leekfanout.config import BYTES_PER_MB, Settings, Subscription
 from leekfanout.control_client import Client
 from leekfanout.deadletters import FILE_NAME, DeadLetters
@@ -66,6 +66,7 @@ class Agent:
         Raises as :func:`leekfanout.enrolment.add` does, with nothing written.
         """
         self.refuse_if_fixed()
+        references.refuse(entry)
         subscription = enrolment.add(self.file, entry, os.environ)
         logs.hide(secrets_of(subscription))
         try:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from leekfanout import config, validation
+from leekfanout import config, references, validation
 from leekfanout.config import Subscription
 from leekfanout.rules import AnyObject, Choice, Key, Number, Object, Text
 from leekfanout.validation import SUBSCRIPTION_KEYS, deployment_of
@@ -129,6 +129,7 @@ def problems_of(entry: dict[str, Any]) -> list[dict[str, str]]:
 
 def checked(entry: dict[str, Any]) -> Subscription:
     """Return a subscription that is valid; ConfigError says what isn't."""
+    references.refuse(entry)
     (subscription,) = config.subscriptions_of([entry], os.environ)
     return subscription
 
