@@ -8,7 +8,7 @@ import pytest
 from leekfanout.errors import SourceError
 from leekfanout.sources import redis_silence
 from leekfanout.sources.redis import PING_EVERY_S, RedisSource
-from leekfanout.sources.redis_silence import diagnose, explain
+from leekfanout.sources.redis_silence import SilenceWatch, diagnose, explain
 from tests.inbox import CollectingInbox
 from tests.proxy import TcpProxy
 from tests.redis_sources import payload, publish, receive, subscription
@@ -94,17 +94,44 @@ HEARTBEAT, TASK = "/0.celeryev/worker.heartbeat", "/0.celeryev/task.multi"
 @pytest.mark.parametrize(
     ("expected", "heard", "patterns", "words"),
     [
-        ("/0.celeryev/*", {HEARTBEAT, TASK}, 3, "Events do arrive on /0.celeryev/task.multi"),
         ("/0.celeryev/*", {HEARTBEAT}, 3, "no task events: start them with -E"),
         ("/1.celeryev/*", {HEARTBEAT}, 3, "published on /0.celeryev/worker.heartbeat, but"),
         ("/0.celeryev/*", {"shop:/0.celeryev/x", "/2.celeryev"}, 3, "global_keyprefix"),
-        ("/0.celeryev", {"/0.celeryev"}, 3, "Events do arrive on /0.celeryev"),
         ("/0.celeryev/*", set(), 5, "5 subscribed patterns"),
         ("/0.celeryev/*", set(), 1, "no worker is connected"),
     ],
 )
 def test_what_was_heard_is_explained(expected, heard, patterns, words):
     assert words in explain((expected,), heard, patterns)
+
+
+@pytest.mark.parametrize(
+    ("expected", "heard"),
+    [("/0.celeryev/*", {HEARTBEAT, TASK}), ("/0.celeryev", {"/0.celeryev"})],
+)
+def test_where_task_events_arrive_nothing_is_wrong(expected, heard):
+    assert explain((expected,), heard, 3) is None
+
+
+def test_silence_is_looked_into_after_a_minute_and_again_much_later(monkeypatch):
+    looked, now = [], 1_000.0
+    monkeypatch.setattr(redis_silence, "diagnose", looked.append)
+    watch = SilenceWatch(subscription("redis://h/0"))
+    for messages, passed_s, looks in (
+        *((0, 0, 0), (0, 59, 0), (7, 1, 0), (7, 59, 0), (7, 1, 1)),
+        *((7, 599, 1), (7, 1, 2), (8, 1, 2), (8, 60, 3)),
+    ):
+        now += passed_s
+        watch.tick(now, messages)
+        until(lambda wanted=looks: len(looked) == wanted, 10, f"{looks} looks")
+
+
+def test_silence_is_no_symptom_where_heartbeats_are_not_subscribed_to(monkeypatch):
+    monkeypatch.setattr(redis_silence, "diagnose", lambda _: pytest.fail("looked"))
+    watch = SilenceWatch(subscription("redis://h/0", routing_key="task.#"))
+    for now in (0.0, 100.0, 1_000.0):
+        watch.tick(now, 0)
+    assert "silence" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_wrong_database_is_found_by_listening_more_widely(own_redis, monkeypatch):

@@ -10,6 +10,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import hiredis
@@ -23,6 +24,7 @@ from leekfanout.sources import Ack, Inbox
 from leekfanout.sources.redis_channels import Channels, channels, open_envelope
 from leekfanout.sources.redis_connection import in_plain_words, open_connection
 from leekfanout.sources.redis_sentinel import MasterWatch, find_master
+from leekfanout.sources.redis_silence import SilenceWatch
 
 BUFFER_BYTES: Final = 32_768
 """hiredis moves what is left in its buffer with each reply, so a larger one costs more CPU."""
@@ -68,6 +70,7 @@ class RedisSource:
         self._buffer = bytearray(BUFFER_BYTES)
         self._channels: Channels | None = None
         self._watch: MasterWatch | None = None
+        self._silence: SilenceWatch | None = None
         self._kind = b"pmessage"
         self._seen: OrderedDict[str, None] | None = None
         self._tag = 0
@@ -105,6 +108,9 @@ class RedisSource:
         self._channels = channels(self._subscription, int(address.path))
         self._seen = OrderedDict() if len(self._channels.names) > 1 else None
         self._subscribe(self._channels)
+        urls = self._subscription.broker
+        here = urls if self._sentinel else urls[self._position : self._position + 1]
+        self._silence = SilenceWatch(replace(self._subscription, broker=here))
 
     def _shown_address(self) -> str:
         broker = self._subscription.broker
@@ -254,6 +260,8 @@ class RedisSource:
         due = self._watch.tick(now) if self._watch is not None else math.inf
         if now >= self._ping_due:
             self._ping_due = now + self._ping_every_s
+            if self._silence is not None:
+                self._silence.tick(now, self._tag)
             self._expect_answers()
             self._ping()
         return min(due, self._ping_due)

@@ -3,6 +3,7 @@
 PUB/SUB tells nobody that a name is wrong: another database, prefix or exchange is plain silence.
 """
 
+import threading
 import time
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -11,11 +12,19 @@ from typing import Any, Final
 import hiredis
 import redis
 
+from leekfanout import logs
 from leekfanout.addresses import parse_address
 from leekfanout.config import Subscription
+from leekfanout.errors import SourceError
 from leekfanout.sources.redis_channels import channels
 from leekfanout.sources.redis_connection import in_plain_words, open_connection
 from leekfanout.sources.redis_sentinel import find_master
+
+log = logs.get("redis")
+
+SILENCE_S: Final = 60.0
+"""So long without any event is a symptom, where heartbeats are among what is subscribed to."""
+AGAIN_S: Final = 600.0
 
 LISTEN_S: Final = 5.0
 """Workers send a heartbeat every two seconds."""
@@ -23,8 +32,37 @@ CHANNELS_MAX: Final = 20
 """Enough to tell what is wrong; a busy server is not listened to any longer than that takes."""
 
 
-def diagnose(subscription: Subscription) -> str:
-    """Listen for any Celery events at the first broker address; return what to make of it.
+class SilenceWatch:
+    """Logs why nothing is heard, once a minute has passed without a message, and then now and then.
+
+    The listening is done on a thread, one at a time.
+    """
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._messages = -1
+        self._due = 0.0
+
+    def tick(self, now: float, messages: int) -> None:
+        """Take the number of messages so far, at ``now`` (monotonic seconds). Never blocks."""
+        if messages != self._messages:
+            self._messages = messages
+            self._due = now + SILENCE_S
+        elif now >= self._due and self._subscription.routing_key == "#":
+            self._due = now + AGAIN_S
+            threading.Thread(target=self._look, name="silence", daemon=True).start()
+
+    def _look(self) -> None:
+        try:
+            finding = diagnose(self._subscription)
+        except SourceError as error:
+            finding = str(error)
+        if finding is not None:
+            log.warning("redis.silent", finding=finding)
+
+
+def diagnose(subscription: Subscription) -> str | None:
+    """Listen for any Celery events at the first broker address; return what is wrong, if anything.
 
     Opens a connection of its own, reads a copy of what is published, and blocks for up to
     ten seconds. Raises SourceError if the broker can't be reached or allows none of this.
@@ -48,8 +86,8 @@ def diagnose(subscription: Subscription) -> str:
     return explain(channels(subscription, int(address.path)).names, heard, int(patterns))
 
 
-def explain(expected: tuple[str, ...], heard: AbstractSet[str], patterns: int) -> str:
-    """Return what it means that, instead of ``expected`` patterns, these channels were heard.
+def explain(expected: tuple[str, ...], heard: AbstractSet[str], patterns: int) -> str | None:
+    """Return what it means that these channels were heard; None: there are ``expected`` task events.
 
     ``patterns`` is how many patterns are subscribed to at the server, the agent's own among them:
     each Celery worker has some, for remote control and gossip. Pure.
@@ -57,7 +95,7 @@ def explain(expected: tuple[str, ...], heard: AbstractSet[str], patterns: int) -
     literal = tuple(name.removesuffix("*").replace("\\", "") for name in expected)
     wanted = sorted(name for name in heard if name.startswith(literal))
     if any(name in literal or "/task." in name for name in wanted):
-        return f"Events do arrive on {_some(wanted)}."
+        return None
     if wanted:
         return (
             "Workers send heartbeats but no task events: start them with -E, or set "
