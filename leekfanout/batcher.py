@@ -188,7 +188,7 @@ class Batcher:
         self._emit = emit
         self._wall_clock = wall_clock
         self.tally = tally
-        self._growth = FIRST_GROWTH
+        self._growth_is_known = False
         self._max_raw_bytes = 0
         self.messages_taken = 0
         self.last_tag = 0
@@ -335,7 +335,10 @@ class Batcher:
     def _learn(self, posted_bytes: int) -> None:
         # Up at once and down slowly: a guess that is too low costs a second, small body.
         seen = posted_bytes / max(self.raw_bytes, 1)
-        self._set_growth(seen if seen > self._growth else 0.9 * self._growth + 0.1 * seen)
+        if self._growth_is_known and seen < self._growth:
+            seen = 0.7 * self._growth + 0.3 * seen
+        self._growth_is_known = True
+        self._set_growth(seen)
 
     def _set_growth(self, growth: float) -> None:
         self._growth = max(growth, GROWTH_MIN)

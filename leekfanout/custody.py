@@ -25,6 +25,8 @@ ACK_HELD_MAX_S: Final = 0.25
 BARRIER_EVERY_S: Final = 1.0
 BARRIER_EVERY_BYTES: Final = 4_000_000
 """How often, and after how much, the broker is asked whether it has the acks."""
+OPEN_BATCH_COST: Final = 3
+"""An open batch is in memory as messages, as documents, and at its closing as bodies too."""
 LOAD_RETRY_S: Final = 10.0
 """After how long an unreadable spool is tried again."""
 
@@ -45,8 +47,11 @@ class Custody(Protocol):
     def done(self, batches: Iterable[Batch], now: float) -> None:
         """Take batches as done: confirmed or dead-lettered in all parts."""
 
-    def may_read(self, last_tag: int) -> bool:
-        """Whether more messages may be taken in, ``last_tag`` being the last one so far."""
+    def may_read(self, last_tag: int, open_bytes: int) -> bool:
+        """Whether more messages may be taken in.
+
+        ``last_tag`` is the last one so far; the open batch's messages have ``open_bytes`` bytes.
+        """
 
     def turn(self, now: float) -> float:
         """Do what is due; return when to call again (monotonic seconds)."""
@@ -95,12 +100,16 @@ class BrokerCustody:
         for batch in batches:
             if self.ledger.done(batch, now):
                 self._stats.add("events_delivered", batch.events)
+        if self.connected:
+            # Before anything else is decided: until it is acked, a message takes a place of prefetch.
+            self.ack(now, ACK_HELD_MAX_S)
 
-    def may_read(self, last_tag: int) -> bool:
+    def may_read(self, last_tag: int, open_bytes: int) -> bool:
+        # Not those that are acked: they become free by an answer that has to be read.
+        bytes_held = self.ledger.unacked_bytes + open_bytes * OPEN_BATCH_COST
         return (
             not self._outbox.is_full
-            # Not those that are acked: they become free by an answer that has to be read.
-            and self.ledger.unacked_bytes < self._in_flight_max_bytes
+            and bytes_held < self._in_flight_max_bytes
             and self.ledger.outstanding(last_tag) < self._prefetch_count
         )
 
@@ -239,7 +248,7 @@ class DiskCustody:
         if removed:
             self._spool.remove(removed)
 
-    def may_read(self, last_tag: int) -> bool:
+    def may_read(self, last_tag: int, open_bytes: int) -> bool:
         return True
 
     def turn(self, now: float) -> float:

@@ -223,12 +223,11 @@ class Pipeline:
 
     def _read(self, now: float) -> bool:
         """Take in what has arrived; True if there may be more."""
-        wanted = (
+        # While messages are handed back none comes, but answers do, and the end of the connection.
+        wanted = self._link.state is LinkState.HANDED_BACK or (
             self._link.state is LinkState.UP
             and (self._phase is Phase.RUNNING or self._source.still_arriving)
-            and self._custody.may_read(self._batcher.last_tag)
-            # No messages come then, but answers do, and the end of the connection.
-            or self._link.state is LinkState.HANDED_BACK
+            and self._custody.may_read(self._batcher.last_tag, self._batcher.raw_bytes)
         )
         fd = self._source.fileno() if wanted else -1
         if fd != self._polled_fd:
@@ -261,7 +260,9 @@ class Pipeline:
             return
         if now >= self._window_due:
             batcher.close(ClosedBy.WINDOW)
-        elif self._link.state is LinkState.UP and not self._custody.may_read(batcher.last_tag):
+        elif self._link.state is LinkState.UP and not self._custody.may_read(
+            batcher.last_tag, batcher.raw_bytes
+        ):
             batcher.close(ClosedBy.PREFETCH)
 
     def _take(self, batch: Batch) -> None:
