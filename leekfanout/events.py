@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from leekfanout import json_text, reprs
+from leekfanout import json_text, merging
 from leekfanout.errors import BadEventError
 from leekfanout.event_shapes import (
     NUMBER,
@@ -23,7 +23,6 @@ from leekfanout.event_shapes import (
     known_shapes,
     look_at,
 )
-from leekfanout.reprs import ARG_FIELDS
 from leekfanout.tracebacks import failure_fields
 
 CONTENT_TYPE: Final = "application/json"
@@ -34,26 +33,13 @@ MAX_SECONDS: Final = 2**63 / 1000
 MAX_EXACT: Final = 2**53
 """Up to here a float holds each whole number; an integer beyond 64 bits is read as a float, too."""
 
-MAX_EVENTS_KEPT: Final = 21
-"""How many states the field ``events`` remembers."""
-
 MAX_NAMES: Final = 100
 MAX_NAME_CHARACTERS: Final = 100
 OTHER_NAMES: Final = "(others)"
 
-CALL_FIELDS: Final = (
-    "name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "retries",
-)  # fmt: skip
-"""What tells how the task was called. More fields follow from these at closing."""
-FAILURE_FIELDS: Final = ("exception", "traceback", "lang", "error", "stack", "trace")
-_CALLED: Final = frozenset({"QUEUED", "RECEIVED"})
-"""The states whose events bring the call fields."""
-
 _NONE: Final[Mapping[str, Any]] = {}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_PROMOTED: Final[Mapping[str, str]] = {"FAILED": "CRITICAL", "SUCCEEDED": "RECOVERED"}
-"""What a terminal state is called if the task was retried before."""
 
 
 @dataclass(slots=True)
@@ -188,14 +174,14 @@ class Documents:
             have["state"] not in TERMINAL and exact > have["exact_timestamp"]
         ):
             if shape.has_args:
-                _settle_args(have, event)
+                merging.settle_args(have, event)
             have.update(event)
         else:
             event[state.time_field] = int(seconds * 1000)
             event[state.host_field] = hostname
-            _write_late(have, event, shape)
+            merging.write_late(have, event, shape)
             have["events"].append(state.name)
-            _promote(have)
+            merging.promote(have)
             return
         have["state"] = state.name
         have["exact_timestamp"] = exact
@@ -203,7 +189,7 @@ class Documents:
         have[state.host_field] = hostname
         have["events"].append(state.name)
         if shape.is_terminal and len(have["events"]) > 1:
-            _promote(have)
+            merging.promote(have)
 
     def _add_worker(self, event: dict[str, Any], shape: Shape, values: Mapping[str, Any]) -> None:
         state = shape.state
@@ -225,7 +211,7 @@ class Documents:
         elif event["exact_timestamp"] > have["exact_timestamp"]:
             have.update(event)
         elif event["state"] != have["state"]:
-            _write(have, event, state.owned)
+            merging.write(have, event, state.owned)
         have["events_count"] += 1
 
     def close(self, updated_at_ms: int) -> list[bytes]:
@@ -243,7 +229,7 @@ class Documents:
             document["app_env"] = self._app_env
             document["updated_at"] = updated_at_ms
             if "uuid" in document:
-                _finish_task(document)
+                merging.finish_task(document)
             else:
                 document["id"] = document["hostname"]
                 document["kind"] = "worker"
@@ -282,70 +268,6 @@ def _milliseconds(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _MILLISECOND
-
-
-def _write_late(have: dict[str, Any], event: dict[str, Any], shape: Shape) -> None:
-    """Write what an event may still say that is neither terminal nor later than ``have``."""
-    state, have_state = shape.state, have["state"]
-    if state.name == have_state:
-        return
-    _write(have, event, state.owned)
-    if state.name == "RETRY":
-        if have_state not in {"FAILED", "CRITICAL"}:
-            _write(have, event, FAILURE_FIELDS)
-    elif state.name in _CALLED and have_state not in _CALLED:
-        if shape.has_args:
-            _settle_args(have, event)
-        _write(have, event, CALL_FIELDS)
-
-
-def _write(have: dict[str, Any], event: dict[str, Any], names: Iterable[str]) -> None:
-    for name in names:
-        if name in event:
-            have[name] = event[name]
-
-
-def _promote(have: dict[str, Any]) -> None:
-    if have["state"] in _PROMOTED and have.get("retries", 0) > 0:
-        have["state"] = _PROMOTED[have["state"]]
-
-
-def _settle_args(have: dict[str, Any], event: dict[str, Any]) -> None:
-    """Read the arguments that ``event`` overwrites, if it brings others.
-
-    The new ones will overwrite as many items as they have; those beyond stay.
-    """
-    args = have.get("args")
-    if args is not None and args != event["args"]:
-        _read_args(have, args)
-
-
-def _read_args(document: dict[str, Any], args: str) -> None:
-    document.update(zip(ARG_FIELDS, reprs.args_items(args), strict=False))
-
-
-def _finish_task(document: dict[str, Any]) -> None:
-    """Do what needs doing once, now that no event will change the document."""
-    identity = document["uuid"]
-    document["id"] = identity
-    document["kind"] = "task"
-    states = document["events"]
-    document["events_count"] = len(states)
-    if len(states) > 1:
-        document["events"] = states[: -MAX_EVENTS_KEPT - 1 : -1]
-        for field_name in ("root_id", "parent_id"):
-            if document.get(field_name) == identity:
-                del document[field_name]
-    name = document.get("name")
-    if name is not None:
-        module, _, function = name.rpartition(".")
-        document["name_parts"] = {"module": module, "function": function}
-    args = document.get("args")
-    if args is not None:
-        _read_args(document, args)
-    kwargs = document.get("kwargs")
-    if kwargs is not None:
-        document["kwargs_flattened"] = reprs.flatten(kwargs)
 
 
 def documents(

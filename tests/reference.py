@@ -27,47 +27,14 @@ WORKER_STATES = {
     "worker-heartbeat": ("HEARTBEAT", "last_heartbeat_at"),
     "worker-offline": ("OFFLINE", "offline_at"),
 }
-TASK_FIELDS = [
-    "uuid",
-    "timestamp",
-    "utcoffset",
-    "pid",
-    "clock",
-    "name",
-    "args",
-    "kwargs",
-    "exchange",
-    "routing_key",
-    "queue",
-    "root_id",
-    "parent_id",
-    "eta",
-    "expires",
-    "hostname",
-    "result",
-    "runtime",
-    "retries",
-    "exception",
-    "traceback",
-    "terminated",
-    "expired",
-    "signum",
-    "requeue",
-]
-WORKER_FIELDS = [
-    "hostname",
-    "timestamp",
-    "utcoffset",
-    "pid",
-    "clock",
-    "freq",
-    "active",
-    "processed",
-    "loadavg",
-    "sw_ident",
-    "sw_ver",
-    "sw_sys",
-]
+TASK_TEXT = (
+    "uuid timestamp utcoffset pid clock name args kwargs exchange routing_key queue root_id "
+    "parent_id eta expires hostname result runtime retries exception traceback terminated expired "
+    "signum requeue"
+)
+TASK_FIELDS = TASK_TEXT.split()
+WORKER_OWN = ["freq", "active", "processed", "loadavg", "sw_ident", "sw_ver", "sw_sys"]
+WORKER_FIELDS = ["hostname", "timestamp", "utcoffset", "pid", "clock", *WORKER_OWN]
 ANY_NUMBER = ["timestamp", "utcoffset", "freq", "runtime"]
 WHOLE_NUMBER = ["pid", "clock", "retries", "active", "processed"]
 TRUE_OR_FALSE = ["terminated", "expired", "requeue"]
@@ -82,21 +49,8 @@ OWNED = {
     "HEARTBEAT": ["last_heartbeat_at", "processed", "active", "freq", "loadavg"],
     "OFFLINE": ["offline_at"],
 }
-CALL = [
-    *[
-        "name",
-        "name_parts",
-        "args",
-        "kwargs",
-        "root_id",
-        "parent_id",
-        "eta",
-        "expires",
-        "retries",
-        "kwargs_flattened",
-    ],
-    *(f"args_{index}" for index in range(10)),
-]
+CALL_TEXT = "name name_parts args kwargs root_id parent_id eta expires retries kwargs_flattened"
+CALL = [*CALL_TEXT.split(), *(f"args_{index}" for index in range(10))]
 FAILURE = ["exception", "traceback", "lang", "error", "stack", "trace"]
 
 
@@ -157,16 +111,7 @@ def worker_document(event):
     state, time_field = WORKER_STATES[event["type"]]
     fields = checked(event, WORKER_FIELDS, [])
     doc = common(fields, "worker", fields["hostname"], state, time_field)
-    for name in [
-        "hostname",
-        "freq",
-        "active",
-        "processed",
-        "loadavg",
-        "sw_ident",
-        "sw_ver",
-        "sw_sys",
-    ]:
+    for name in ["hostname", *WORKER_OWN]:
         if name in fields:
             doc[name] = fields[name]
     return doc

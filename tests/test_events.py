@@ -1,12 +1,13 @@
 """The contract's rules for one event: its type, its fields, its document."""
 
+import doctest
 import json
 import pickle
 from typing import Any
 
 import pytest
 
-from leekfanout import event_shapes
+from leekfanout import event_shapes, events
 from leekfanout.errors import BadEventError
 from leekfanout.events import Documents, EventTally, decode, documents
 from tests.event_factory import MILLISECONDS, SECONDS, document_of, documents_of, task, worker
@@ -473,6 +474,12 @@ def test_a_content_type_may_have_a_parameter_and_capitals(content_type: str) -> 
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(BadEventError, match="no JSON"):
         decode(body, "application/json")
+
+
+def test_the_example_in_the_documentation_is_right() -> None:
+    results = doctest.testmod(events)
+
+    assert (results.attempted, results.failed) == (1, 0)
 
 
 # Shapes
