@@ -36,9 +36,9 @@ def build(agent: Agent, door: Door, closing: Callable[[], bool] = lambda: False)
     return Starlette(
         routes=[
             *Pages(agent, door).routes(),
-            *LeekRoutes(agent).routes(),
+            *LeekRoutes(agent, watch.poke).routes(),
             *Letters(agent).routes(),
-            *Orders(agent).routes(),
+            *Orders(agent, watch.poke).routes(),
             Route("/agent/events", Streams(watch, closing).endpoint, methods=["GET"]),
         ],
         middleware=[Middleware(Guard, door=door)],

@@ -45,7 +45,8 @@ HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer, browsers would send "Origin: null" with the login form.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -174,10 +175,13 @@ def _foreign(scope: Scope, headers: Headers) -> Response | None:
     """Refuse a login that another site's page sends (which has no session that could protect it)."""
     if scope["method"] in SAFE_METHODS:
         return None
-    site = headers.get("sec-fetch-site", "same-origin")
-    origin = headers.get("origin")
-    same = origin is None or origin.partition("://")[2].lower() == headers["host"].lower()
-    if site in {"same-origin", "none"} and same:
+    # Browsers send the first to addresses that they trust (https, localhost), the other to all.
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        same = site in {"same-origin", "none"}
+    else:
+        same = origin is None or origin.partition("://")[2].lower() == headers["host"].lower()
+    if same:
         return None
     return error_reply(403, "This request comes from another site.")
 

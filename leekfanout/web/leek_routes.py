@@ -1,5 +1,6 @@
 """Leek's own routes (contract, section 6), so that Leek's page can drive this agent too."""
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -16,8 +17,10 @@ from leekfanout.web.replies import error_reply, json_object
 class LeekRoutes:
     """``/v1/agent/control`` and ``/v1/agent/subscriptions``; each endpoint runs on a worker thread."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, changed: Callable[[], None]) -> None:
+        """``changed`` is called after each change."""
         self._agent = agent
+        self._changed = changed
 
     def routes(self) -> list[Route]:
         control, subscriptions = "/v1/agent/control", "/v1/agent/subscriptions"
@@ -43,6 +46,7 @@ class LeekRoutes:
         if not self._agent.entries():
             return error_reply(400, "There are no subscriptions: add one first.")
         self._agent.restart()
+        self._changed()
         return JSONResponse(self._info())
 
     def stop(self, _: Request) -> Response:
@@ -52,6 +56,7 @@ class LeekRoutes:
         except RefusedError as error:
             if error.code != Fault.NOT_RUNNING:
                 raise
+        self._changed()
         return JSONResponse(self._info())
 
     def list(self, _: Request) -> Response:
@@ -63,6 +68,7 @@ class LeekRoutes:
         entry = json_object(request)
         entry.pop("name", None)  # it follows from app_name and app_env
         note = self._agent.add(entry)
+        self._changed()
         name = f"{entry['app_name']}-{entry['app_env']}"
         added = next((each for each in self._agent.entries() if each["name"] == name), {})
         return JSONResponse({**added, "note": note} if note else added)
@@ -75,6 +81,7 @@ class LeekRoutes:
             queue_too=query.get("delete_queue") == "true",
             force=query.get("force") == "true",
         )
+        self._changed()
         return JSONResponse({"name": removed.name, "queue": removed.queue, "note": removed.note})
 
     def _info(self) -> dict[str, Any]:

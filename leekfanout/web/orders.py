@@ -1,6 +1,7 @@
 """What the page can have done to one subscription or to all: start, stop, restart, logs, checks."""
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -37,8 +38,10 @@ def name_in(request: Request) -> str:
 class Orders:
     """Each endpoint runs on a worker thread, since it waits for the agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, changed: Callable[[], None]) -> None:
+        """``changed`` is called after each change."""
         self._agent = agent
+        self._changed = changed
 
     def routes(self) -> list[Route]:
         one = "/agent/api/subscriptions/{name}"
@@ -61,7 +64,9 @@ class Orders:
 
     def reload(self, _: Request) -> Response:
         """Let the agent take up what the subscriptions' file says."""
-        return JSONResponse(self._agent.call("leekfanout.reload"))
+        done = self._agent.call("leekfanout.reload")
+        self._changed()
+        return JSONResponse(done)
 
     def log(self, request: Request) -> Response:
         """Return what a log has beyond ``?offset=``, or its end, and the offset to ask for next."""
@@ -103,6 +108,7 @@ class Orders:
         if method is None:
             raise HTTPException(404, "There is no such order.")
         results: list[dict[str, Any]] = self._agent.call(method, target)
+        self._changed()
         failed = [each for each in results if each["status"] != Fault.SUCCESS]
         if failed:
             return error_reply(409, " ".join(each["description"] for each in failed))

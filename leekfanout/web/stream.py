@@ -42,13 +42,14 @@ class Streams:
     async def _events(self, end: float) -> AsyncIterator[bytes]:
         self._open += 1
         try:
-            yield _event("history", {"every_s": EVERY_S, "rates": self._watch.history()})
             look: Look | None = self._watch.latest
             number = -1
+            yield _event("history", {"every_s": EVERY_S, "rates": self._watch.history()})
             while time.time() < end and not self._closing():
                 if look is not None and look.number != number:
-                    number = look.number
-                    yield _event("look", _shown(look))
+                    # What the first look would add to the charts is in the history already.
+                    regular, number = look.regular and number != -1, look.number
+                    yield _event("look", {**_shown(look), "regular": regular})
                 look = await self._watch.next_after(number, WAIT_S)
         finally:
             self._open -= 1

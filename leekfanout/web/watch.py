@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ class Look:
 
     number: int
     at: float
+    regular: bool
+    """Whether it is one of those every two seconds, which the charts are made of."""
     state: str
     """Supervisor's word for the whole agent; empty if it didn't answer."""
     problem: str
@@ -41,13 +44,15 @@ class Watch:
     """Looks at the agent, and wakes whoever waits for the next look; used on the event loop."""
 
     def __init__(self, agent: Agent) -> None:
-        self.latest = Look(0, time.time(), "", "Nothing is known of the agent yet.", [], "")
+        self.latest = Look(0, time.time(), False, "", "Nothing is known of the agent yet.", [], "")
         self._agent = agent
         self._history: dict[str, deque[float]] = {}
         self._before: tuple[Sequence[Status], float] = ([], 0.0)
         self._pending = ""
         self._file_seen: tuple[int, int, int] | None = None
         self._changed = asyncio.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poked = asyncio.Event()
 
     def history(self) -> dict[str, list[float]]:
         """Return events per second of each subscription, the oldest first."""
@@ -62,14 +67,26 @@ class Watch:
             return None
         return self.latest
 
+    def poke(self) -> None:
+        """Look soon, since something has just been changed; any thread may call it."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._poked.set)
+
     async def run(self) -> None:
         """Look until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        due = self._loop.time()
         while True:
-            await self.look()
-            await asyncio.sleep(EVERY_S)
+            self._poked.clear()
+            regular = self._loop.time() >= due
+            if regular:
+                due = self._loop.time() + EVERY_S
+            await self._look(regular)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._poked.wait()
 
-    async def look(self) -> None:
-        """Look now."""
+    async def _look(self, regular: bool) -> None:
         state, problem = "", ""
         rows: Sequence[dict[str, Any]] = []
         now = time.time()
@@ -81,10 +98,11 @@ class Watch:
             before, at = self._before
             moment = time.monotonic()
             rows = overview(statuses, before, moment - at, now)
-            self._before = statuses, moment
-            self._remember(rows)
+            if regular:
+                self._before = statuses, moment
+                self._remember(rows)
         number = self.latest.number + 1
-        self.latest = Look(number, now, state, problem, rows, self._pending)
+        self.latest = Look(number, now, regular, state, problem, rows, self._pending)
         async with self._changed:
             self._changed.notify_all()
 

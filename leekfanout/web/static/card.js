@@ -43,9 +43,9 @@ export class Card {
   }
 
   // `now` is the agent's clock, so that ages are right even where the browser's is wrong.
-  show(row, now) {
+  show(row, now, regular) {
     this.row = row;
-    this.rates = [...this.rates, row.events_per_s].slice(-POINTS);
+    if (regular) this.rates = [...this.rates, row.events_per_s].slice(-POINTS);
     this.element.dataset.level = row.level;
     const pill = this.find(".pill");
     pill.className = `pill ${row.level}`;

@@ -13,6 +13,7 @@ export class Live {
   }
 
   open() {
+    this.heardOf = false;
     this.source = new EventSource("/agent/events");
     this.source.addEventListener("history", (event) => this.heard("history", event));
     this.source.addEventListener("look", (event) => this.heard("look", event));
@@ -21,6 +22,7 @@ export class Live {
   }
 
   heard(kind, event) {
+    this.heardOf = true;
     this.handlers[kind](JSON.parse(event.data));
     this.watch();
   }
@@ -31,7 +33,12 @@ export class Live {
     this.timer = setTimeout(() => this.lose(), SILENCE_MS);
   }
 
+  // The server ends each stream from time to time, so the first attempt after one that was good is
+  // made at once, and nobody notices.
   lose() {
+    const wait = this.heardOf ? 0 : RETRY_MS;
+    if (!this.heardOf) this.handlers.lost();
+    this.heardOf = false;
     clearTimeout(this.timer);
     this.source.close();
     this.timer = setTimeout(async () => {
@@ -39,9 +46,8 @@ export class Live {
         await call("GET", "/agent/api/session"); // goes to the login if the session has ended
         this.open();
       } catch {
-        this.handlers.lost();
         this.lose();
       }
-    }, RETRY_MS);
+    }, wait);
   }
 }

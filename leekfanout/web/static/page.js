@@ -40,16 +40,17 @@ function showCards(look) {
     if (card.element.contains(document.activeElement)) section.focus();
     card.element.remove();
     cards.delete(name);
+    delete history[name];
   }
   look.subscriptions.forEach((row, index) => {
     let card = cards.get(row.name);
     if (!card) {
       card = new Card(row.name, section.dataset.fixed === "yes");
-      card.remember((history[row.name] ?? []).slice(0, -1));
+      card.remember(history[row.name] ?? []);
       cards.set(row.name, card);
       section.insertBefore(card.element, section.children[index] ?? null);
     }
-    card.show(row, look.at);
+    card.show(row, look.at, look.regular);
   });
 }
 
@@ -104,7 +105,7 @@ one("#zone").textContent = zone();
 new Live({
   history: (data) => {
     history = data.rates;
-    for (const [name, card] of cards) card.remember((history[name] ?? []).slice(0, -1));
+    for (const [name, card] of cards) card.remember(history[name] ?? []);
   },
   look: show,
   lost: () => tellLost("The connection to the agent page is lost. Trying again …"),

@@ -1,0 +1,1 @@
+"""The agent page, over HTTP and in a real browser."""

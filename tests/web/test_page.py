@@ -1,0 +1,191 @@
+"""What a person does on the page, in a real browser, with a real broker behind."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from selenium.webdriver.common.keys import Keys
+
+from tests.agent import subscription
+from tests.api_double import ApiDouble
+from tests.load import Load
+from tests.publishers import publish_amqp
+from tests.web.browser import Browser
+from tests.web.page_agent import PageAgent
+
+
+def add(browser: Browser, entry: dict[str, Any], **other: Any) -> None:
+    """Fill the form and send it."""
+    keys = ("app_name", "app_env", "org_name", "app_key", "api_url", "broker")
+    browser.fill(**{key: {**entry, **other}[key] for key in keys})
+    browser.click("#form-save")
+
+
+def test_somebody_new_logs_in_adds_a_subscription_and_sees_events_flow(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path) as agent:
+        browser.driver.get(f"{agent.url}/agent")
+        browser.find("#token").send_keys("a wrong token", Keys.ENTER)
+        browser.wait_for_text("#problem", "not the token")
+        browser.log_in(agent)
+        browser.wait_for_text("#empty", "No subscriptions yet")
+        browser.click("#add-first")
+        browser.fill(app_name="Shop1")
+        browser.wait_for_text("#p-app_name", "Must be lower-case letters")
+        browser.fill(app_name="shop")
+        browser.wait_until_gone("#p-app_name:not(:empty)")
+        add(browser, entry)
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        assert [each["app_key"] for each in agent.entries()] == [entry["app_key"]]
+        publish_amqp(entry["broker"], Load(1).messages(300))
+        browser.until(lambda: browser.figure("delivered") not in {"", "0"}, "events to move")
+        peak = "#card-shop-prod .peak"
+        browser.until(lambda: "highest 0.0" not in browser.text(peak), "the chart to move")
+        html = browser.driver.page_source
+        assert entry["app_key"] not in html
+        assert "guest:guest" not in html
+
+
+def test_a_wrong_broker_password_is_refused_with_the_reason_and_nothing_is_saved(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path) as agent:
+        browser.log_in(agent)
+        browser.click("#add-first")
+        add(browser, entry, broker=entry["broker"].replace("guest@", "wrong-pw@"))
+        text = browser.wait_for_text("#form-result", "refuses")
+        assert "wrong-pw" not in text
+        assert agent.entries() == []
+        browser.fill(broker=entry["broker"])
+        browser.click("#form-test")
+        browser.wait_for_text("#form-result", "✓ API")
+        assert agent.entries() == []
+
+
+def test_buttons_stop_start_restart_and_delete_a_subscription(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path, [entry]) as agent:
+        browser.log_in(agent)
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        first = agent.status()["pid"]
+        browser.act("restart")
+        browser.wait_for_text("#said", "shop-prod is restarted")
+        assert agent.status()["pid"] != first
+        browser.act("stop")
+        browser.wait_for_text("#card-shop-prod .pill", "stopped")
+        agent.wait_for_state("STOPPED")
+        browser.act("start")
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        browser.act("log")
+        browser.wait_for_text("#log pre", "broker.connected")
+        browser.click("#log .close")
+        browser.act("delete")
+        browser.wait_for_text("#confirm", "goes on filling")
+        browser.click("#confirm .cancel")
+        assert agent.entries() == [entry]
+        browser.act("delete")
+        browser.click("#confirm .check input")
+        browser.click("#confirm .go")
+        browser.wait_for_text("#empty", "No subscriptions yet")
+        browser.wait_for_text("#said", "The queue leek.fanout is deleted")
+        assert agent.entries() == []
+
+
+def test_a_dead_letter_is_looked_at_and_delivered_again(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any], api: ApiDouble
+) -> None:
+    with PageAgent(tmp_path, [entry]) as agent:
+        agent.wait_until_connected()
+        api.refuse(lambda document: document["kind"] == "worker")
+        publish_amqp(entry["broker"], [Load(2).heartbeat("celery@refused")])
+        browser.log_in(agent)
+        browser.until(lambda: browser.figure("dead_letters") == "1", "a dead letter")
+        browser.act("letters")
+        browser.wait_for_text("#letters tbody", "document")
+        browser.click('[aria-label^="Look at"]')
+        browser.wait_for_text("#letter pre", "celery@refused")
+        browser.click("#letter .close")
+        browser.click("#letters .replay")
+        browser.wait_for_text("#letters .result", "1 stay")
+        api.behave()
+        browser.click("#letters .replay")
+        browser.wait_for_text("#letters .result", "1 delivered and removed")
+        browser.wait_for_text("#letters .none", "No dead letters")
+        assert [each["hostname"] for each in api.confirmed()] == ["celery@refused"]
+
+
+def test_the_page_tells_that_it_lost_the_connection_and_comes_back_by_itself(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path, [entry]) as agent:
+        browser.log_in(agent)
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        child = agent.status()["pid"]
+        os.kill(agent.page_pid(), signal.SIGKILL)
+        browser.wait_for_text("#lost", "is lost")
+        browser.wait_until_gone("#lost")
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        assert agent.status()["pid"] == child
+        browser.complaints()  # Chromium reports the refused connection
+
+
+def test_a_subscription_in_trouble_says_why_and_what_to_do(
+    browser: Browser, tmp_path: Path, amqp_url: str, api: ApiDouble
+) -> None:
+    broken = subscription(amqp_url.replace("guest@", "wrong-pw@"), api, app_env="test")
+    with PageAgent(tmp_path, [subscription(amqp_url, api), broken]) as agent:
+        browser.log_in(agent)
+        browser.wait_for_text("#card-shop-test .pill", "refused by the broker")
+        browser.wait_for_text("#card-shop-test .error", "credentials")
+        assert browser.wait_for_text("#card-shop-test .advice", "password")
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        assert "wrong-pw" not in browser.driver.page_source
+
+
+def test_a_changed_file_gets_a_hint_and_applying_it_takes_it_up(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path, []) as agent:
+        browser.log_in(agent)
+        browser.find("#empty")
+        browser.wait_until_gone("#pending")
+        agent.file.write_text(json.dumps([entry]))
+        browser.wait_for_text("#pending", "new: shop-prod")
+        browser.click("#reload")
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        browser.wait_until_gone("#pending")
+
+
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    browser.resize(360, 740)
+    with PageAgent(tmp_path, [entry]) as agent:
+        browser.log_in(agent)
+        browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        width = browser.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 360
+        browser.click("#add")
+        browser.find("#form-save")
+        width = browser.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 360
+
+
+def test_the_keyboard_alone_opens_the_form_and_closes_it(browser: Browser, tmp_path: Path) -> None:
+    with PageAgent(tmp_path) as agent:
+        browser.log_in(agent)
+        browser.find("#empty")
+        for _ in range(10):
+            browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+            if browser.driver.switch_to.active_element.get_attribute("id") == "add":
+                break
+        browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+        browser.find("#form-save")
+        assert browser.driver.switch_to.active_element.get_attribute("name") == "app_name"
+        browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+        browser.wait_until_gone("#form")
+        assert browser.driver.switch_to.active_element.get_attribute("id") == "add"
