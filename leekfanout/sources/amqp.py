@@ -97,7 +97,7 @@ class AmqpSource:
         self._channel.basic_consume(self._subscription.queue, consumer_tag=CONSUMER_TAG)
 
     def _open_counter(self) -> None:
-        """Ask for the queue's depth a first time, before deliveries can stand in front of the answer."""
+        """Ask for the queue's depth a first time: no delivery can stand before the answer yet."""
         self._counter = self._connection.channel()
         try:
             declared = self._counter.queue_declare(self._subscription.queue, passive=True)

@@ -53,7 +53,7 @@ def proxy(amqp_url: str) -> Iterator[TcpProxy]:
     ids=["classic-rst", "quorum-fin"],
 )
 def test_messages_whose_acks_are_lost_with_the_connection_are_not_posted_again(
-    queue_type: str, reset: bool, amqp_url: str, proxy: TcpProxy, api: ApiDouble, tmp_path: Path
+    queue_type: str, reset: bool, *, amqp_url: str, proxy: TcpProxy, api: ApiDouble, tmp_path: Path
 ) -> None:
     keys = subscription(proxy.url(amqp_url), api, queue_type=queue_type, concurrency_pool_size=4)
     with Alone(keys, tmp_path) as agent:
@@ -117,19 +117,21 @@ def test_a_stream_that_is_cut_at_any_byte_goes_on_after_it(
 def test_a_connection_that_swallows_everything_is_noticed_by_the_missing_heartbeats(
     fragile_url: str, api: ApiDouble, tmp_path: Path
 ) -> None:
-    with TcpProxy(urlsplit(fragile_url).port or 0) as proxy:
-        with Alone(subscription(proxy.url(fragile_url), api), tmp_path) as agent:
-            agent.wait_until_connected()
-            load = Load(seed=33)
-            sent = of_messages(publish_amqp(fragile_url, load.messages(100)))
-            api.wait_for_events(sent.total())
-            proxy.black_hole = True
-            sent += of_messages(publish_amqp(fragile_url, load.messages(100)))
-            (line,) = agent.wait_for_line("broker.down")
-            assert "heartbeat" in line["reason"] or "in time" in line["reason"]
-            proxy.heal()
-            api.wait_for_events(sent.total())
-            assert agent.stop() == 0
+    with (
+        TcpProxy(urlsplit(fragile_url).port or 0) as proxy,
+        Alone(subscription(proxy.url(fragile_url), api), tmp_path) as agent,
+    ):
+        agent.wait_until_connected()
+        load = Load(seed=33)
+        sent = of_messages(publish_amqp(fragile_url, load.messages(100)))
+        api.wait_for_events(sent.total())
+        proxy.black_hole = True
+        sent += of_messages(publish_amqp(fragile_url, load.messages(100)))
+        (line,) = agent.wait_for_line("broker.down")
+        assert "heartbeat" in line["reason"] or "in time" in line["reason"]
+        proxy.heal()
+        api.wait_for_events(sent.total())
+        assert agent.stop() == 0
     assert_complete(sent, of_documents(api.confirmed()))
 
 
@@ -160,6 +162,7 @@ def test_asking_for_the_depth_of_the_queue_over_a_thin_line_holds_up_no_delivery
 def test_what_the_broker_keeps_over_its_end_is_delivered_once(
     end: str,
     queue_type: str,
+    *,
     fragile: RabbitMQ,
     fragile_url: str,
     api: ApiDouble,

@@ -1,13 +1,14 @@
 """Long outages of the API on RabbitMQ: messages go back to the broker, and come once in the end."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.accounting import assert_complete, of_documents, of_messages
 from tests.agent import Alone, subscription
 from tests.api_double import ApiDouble
-from tests.api_exchange import Reply
+from tests.api_exchange import Reply, Request
 from tests.brokers import RabbitMQ
 from tests.load import Event, Load
 from tests.proxy import TcpProxy
@@ -16,6 +17,12 @@ from tests.waiting import until
 
 QUEUE = "leek.fanout"
 SOON = {"pipeline.HAND_BACK_AFTER_S": 0.5}
+
+
+def one_passes() -> Callable[[Request], Reply | None]:
+    """Answer one POST as the contract says, and then 503."""
+    first = iter([None])
+    return lambda _: next(first, Reply(503))
 
 
 def test_messages_return_to_the_queue_while_the_api_is_away_and_come_once_when_it_is_back(
@@ -84,8 +91,7 @@ def test_an_api_that_takes_one_batch_and_goes_again_gets_each_event_once(
             api.always(Reply(503))
             sent += of_messages(publish_amqp(amqp_url, load.messages(400)))
             agent.wait_for_stat("hand_backs", number)
-            passed = iter([None])
-            api.script(lambda _: next(passed, Reply(503)))
+            api.script(one_passes())
             api.script_probes(None)
             until(lambda was=confirmed: api.confirmed_events() > was, 30, "a batch to pass")
         api.behave()
