@@ -133,10 +133,15 @@ class Farm:
         counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         return f"{number} subscription{'' if number == 1 else 's'}: {counted or 'none'}"
 
-    def dump(self, now: float) -> None:
-        """Log how each process is, and make it write the stacks of its threads."""
+    def report(self, now: float) -> None:
+        """Log how each process is."""
         for process in self._all():
-            process.dump(now)
+            process.report(now)
+
+    def dump_stacks(self) -> None:
+        """Make each process write the stacks of its threads."""
+        for process in self._all():
+            process.dump_stacks()
 
     def reap(self, now: float) -> dict[int, int]:
         """Collect every process that has ended; return the wait statuses of those that are no

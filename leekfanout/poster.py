@@ -18,6 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from leekfanout.config import Subscription
 from leekfanout.outcome import Answer
+from leekfanout.redaction import Mask, secrets_of
 from leekfanout.version import VERSION
 
 PROCESS_PATH: Final = "/v1/events/process"
@@ -106,6 +107,7 @@ class Poster:
         self.url = subscription.api_url + PROCESS_PATH
         self._read_timeout_s = subscription.api_read_timeout_in_seconds
         self._connect_timeout_s = subscription.api_connect_timeout_in_seconds
+        self._mask = Mask(secrets_of(subscription))
         self._session = requests.Session()
         adapter = _Adapter(self._connect_timeout_s)
         self._session.mount("http://", adapter)
@@ -151,7 +153,14 @@ class Poster:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # A cut answer is no answer, whatever its status said.
             return Answer(None, error=in_plain_words(error))
+        if response.status_code != requests.codes.created:
+            body = self._masked(body)
         return Answer(response.status_code, response.headers, body)
+
+    def _masked(self, body: bytes) -> bytes:
+        """Take our secrets out of an answer that quotes them: it ends in the status and on disk."""
+        text = body.decode("utf-8", "surrogateescape")
+        return self._mask(text).encode("utf-8", "surrogateescape")
 
 
 def _read(response: requests.Response, deadline: float) -> bytes:

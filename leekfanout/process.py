@@ -139,8 +139,8 @@ class Process:
         self.signal(child.STACKS_SIGNAL)
         self.due = now + LAST_WORDS_S
 
-    def dump(self, now: float) -> None:
-        """Log all that is known of it, and make it write the stacks of its threads."""
+    def report(self, now: float) -> None:
+        """Log all that is known of it."""
         log.warning(
             "dump.process",
             subscription=self.name,
@@ -155,6 +155,9 @@ class Process:
             **{gauge: self.stats.get(gauge) for gauge in _PROCESS_GAUGES},
             last_error=self.stats.read_text("last_error"),
         )
+
+    def dump_stacks(self) -> None:
+        """Make it write the stacks of its threads."""
         if self.state in UP:
             self.signal(child.STACKS_SIGNAL)
 

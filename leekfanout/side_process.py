@@ -58,7 +58,7 @@ class SideProcess:
         if self.pid:
             self._signal(signal.SIGKILL)
 
-    def dump(self) -> None:
+    def dump_stacks(self) -> None:
         """Make it write the stacks of its threads."""
         if self.pid:
             self._signal(child.STACKS_SIGNAL)

@@ -132,11 +132,14 @@ class Supervisor:
     def handle_usr1(self) -> None:
         """Write down all stacks, our own and every process's, and how each process is."""
         log.warning("dump.supervisor", pid=os.getpid(), mood=self._mood.name)
-        faulthandler.dump_traceback()
-        self._farm.dump(time.monotonic())
+        self._farm.report(time.monotonic())
         for side in self._sides:
             log.warning("dump.side", process=side.name, pid=side.pid)
-            side.dump()
+        faulthandler.dump_traceback()
+        # Stacks are written piece by piece, by all at once: our own lines come first, and whole.
+        self._farm.dump_stacks()
+        for side in self._sides:
+            side.dump_stacks()
 
     def handle_chld(self) -> None:
         """Collect the processes that have ended."""
