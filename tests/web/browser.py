@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
@@ -128,6 +129,14 @@ class Browser:
             entry["message"]
             for entry in self.driver.get_log("browser")
             if entry["level"] == "SEVERE" and entry["source"] != "network"
+        ]
+
+    def barriers(self) -> list[str]:
+        """Return what would keep people out, as axe-core finds it: contrast, labels, structure."""
+        return [
+            f"{found['id']}: {node['html']} {node.get('failureSummary')}"
+            for found in Axe().run(self.driver)["violations"]
+            for node in found["nodes"]
         ]
 
     def resize(self, width: int, height: int) -> None:

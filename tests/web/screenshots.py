@@ -49,7 +49,7 @@ def take_empty(browser: Browser, folder: Path, broker: str, api: ApiDouble) -> N
         entry = subscription(broker.replace(":guest@", ":wrong@"), api)
         keys = ("app_name", "org_name", "app_key", "api_url", "broker")
         browser.fill(app_env="Production", **{key: entry[key] for key in keys})
-        browser.wait_for_text("#p-app_env", "Must be")
+        browser.find("#f-app_env[aria-invalid]")
         save(browser, "form")
         browser.fill(app_env="prod")
         browser.click("#form-test")

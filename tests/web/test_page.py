@@ -34,9 +34,9 @@ def test_somebody_new_logs_in_adds_a_subscription_and_sees_events_flow(
         browser.wait_for_text("#empty", "No subscriptions yet")
         browser.click("#add-first")
         browser.fill(app_name="Shop1")
-        browser.wait_for_text("#p-app_name", "Must be lower-case letters")
+        browser.find("#f-app_name[aria-invalid]")
         browser.fill(app_name="shop")
-        browser.wait_until_gone("#p-app_name:not(:empty)")
+        browser.wait_until_gone("#f-app_name[aria-invalid]")
         add(browser, entry)
         browser.wait_for_text("#card-shop-prod .pill", "delivering")
         assert [each["app_key"] for each in agent.entries()] == [entry["app_key"]]
@@ -141,9 +141,17 @@ def test_a_subscription_in_trouble_says_why_and_what_to_do(
         browser.log_in(agent)
         browser.wait_for_text("#card-shop-test .pill", "refused by the broker")
         browser.wait_for_text("#card-shop-test .error", "credentials")
-        assert browser.wait_for_text("#card-shop-test .advice", "password")
+        assert browser.wait_for_text("#card-shop-test .advice", "configuration")
         browser.wait_for_text("#card-shop-prod .pill", "delivering")
         assert "wrong-pw" not in browser.driver.page_source
+        for scheme in ("light", "dark"):
+            browser.prefer(scheme)
+            assert browser.barriers() == []
+            browser.click("#add")
+            browser.click("#form-save")
+            browser.find("#f-broker[aria-invalid]")
+            assert browser.barriers() == []
+            browser.click("#form .close")
 
 
 def test_a_changed_file_gets_a_hint_and_applying_it_takes_it_up(

@@ -1,17 +1,17 @@
 // The events per second of the last ten minutes, as a line with an area below.
 
-import { rate } from "./format.js";
+import { count, rate } from "./format.js";
 
 export const POINTS = 300;
 const WIDTH = 600;
 const HEIGHT = 96;
 const STEP = WIDTH / (POINTS - 1);
 
-// The top of the scale: 1, 2 or 5 times a power of ten, so that it seldom changes.
+// The top of the scale: 1, 2, 2.5 or 5 times a power of ten, so that it seldom changes.
 export function ceiling(highest) {
   if (highest <= 1) return 1;
   const power = 10 ** Math.floor(Math.log10(highest));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((top) => top >= highest);
+  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((top) => top >= highest);
 }
 
 export function draw(figure, rates) {
@@ -26,7 +26,8 @@ export function draw(figure, rates) {
     "d", line && `${line}L${WIDTH} ${HEIGHT}L${first.toFixed(1)} ${HEIGHT}Z`);
   const now = rate(rates.at(-1) ?? 0);
   figure.querySelector(".rate").textContent = now;
-  figure.querySelector(".peak").textContent = `scale to ${rate(top)}, highest ${rate(highest)}`;
+  figure.querySelector(".peak").textContent = `highest ${rate(highest)}`;
+  figure.querySelector(".top").textContent = count(top);
   figure.querySelector("svg").setAttribute(
     "aria-label", `Events per second in the last ten minutes: now ${now}, highest ${rate(highest)}`);
 }

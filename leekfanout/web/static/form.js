@@ -44,7 +44,9 @@ function parse(input, text) {
 
 function mark(input, problem) {
   const place = document.querySelector(`#p-${input.name}`);
-  if (place.textContent !== problem) place.textContent = problem;
+  const text = problem || place.dataset.rule; // the same place, so that nothing moves
+  if (place.textContent !== text) place.textContent = text;
+  place.classList.toggle("problem", Boolean(problem));
   if (problem) input.setAttribute("aria-invalid", "true");
   else input.removeAttribute("aria-invalid");
 }

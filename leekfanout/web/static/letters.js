@@ -49,14 +49,16 @@ function row(letter) {
     cell.append(content);
     return cell;
   });
-  const actions = document.createElement("td");
+  const actions = document.createElement("div");
   actions.className = "actions";
   actions.append(
     button("Look", `Look at dead letter ${letter.id}`, () => look(letter.id)),
     button("Deliver again", `Deliver dead letter ${letter.id} again`, (self) => replay(self, { ids: [letter.id] })),
     button("Remove", `Remove dead letter ${letter.id}`, () => purge({ ids: [letter.id] }, "this dead letter"), "danger"),
   );
-  element.append(...cells, actions);
+  const last = document.createElement("td");
+  last.append(actions);
+  element.append(...cells, last);
   return element;
 }
 

@@ -19,7 +19,8 @@ const LEVELS = { RUNNING: "good", STOPPED: "off", STARTING: "attention", STOPPIN
 function show(look) {
   const answers = !look.problem;
   tellLost(look.problem);
-  setText(one("#agent-state"), answers ? look.state.toLowerCase() : "no answer");
+  const state = look.subscriptions.length ? look.state.toLowerCase() : "no subscriptions";
+  setText(one("#agent-state"), answers ? state : "no answer");
   one("#agent-state").className = `pill ${answers ? LEVELS[look.state] ?? "bad" : "bad"}`;
   pending.hidden = !look.pending;
   setText(pending.querySelector("p"), look.pending);
