@@ -4,7 +4,7 @@ import gc
 import signal
 from types import FrameType
 
-from leekfanout import logs
+from leekfanout import allocator, logs
 from leekfanout.config import Settings, Subscription
 from leekfanout.pipeline import Pipeline, Wake
 from leekfanout.sources import Source
@@ -22,6 +22,7 @@ def run(subscription: Subscription, settings: Settings, stats: Stats, lifeline_f
     and so does the end of file on ``lifeline_fd``, by which the supervisor's death is known: it
     drains. Runs on the main thread of a process of its own, and starts threads.
     """
+    allocator.map_large_blocks()
     wake = Wake()
     source = make_source(subscription)
     pipeline = Pipeline(
