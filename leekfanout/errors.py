@@ -45,7 +45,14 @@ class AgentRunsError(LeekfanoutError):
 
 
 class SourceError(LeekfanoutError):
-    """The broker can't be reached or used at the moment; trying again later may help."""
+    """The broker can't be reached or used at the moment; trying again later may help.
+
+    ``silent_s``: how long nothing had come, where it is by its silence that a loss was noticed.
+    """
+
+    def __init__(self, message: str, *, silent_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.silent_s = silent_s
 
 
 class SourceRefusedError(SourceError):

@@ -355,7 +355,7 @@ class Pipeline:
 
     def _connection_lost(self, now: float, error: SourceError) -> None:
         self._report_down(error)
-        self._lost_at = now
+        self._lost_at = now - error.silent_s
         self._stats.set("connected_at", 0)
         self._stats.set("broker_backlog", -1)
         if self._polled_fd >= 0:

@@ -7,6 +7,7 @@ what kombu would keep for one is never read (see ``redis_orphans``).
 
 import math
 import ssl
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,6 +78,7 @@ class RedisSource:
         self._ping_due = 0.0
         self._pings_unanswered = 0
         self._heard = False
+        self._heard_at = 0.0
         self._bytes_since_caught_up = 0
 
     def connect(self) -> None:
@@ -161,6 +163,7 @@ class RedisSource:
         self._ping_due = 0.0
         self._pings_unanswered = 0
         self._heard = True
+        self._heard_at = time.monotonic()
         self._bytes_since_caught_up = 0
 
     def fileno(self) -> int:
@@ -232,6 +235,7 @@ class RedisSource:
         if size == 0:
             raise self._ended(None)
         self._heard = True
+        self._heard_at = time.monotonic()
         self._bytes_since_caught_up += size
         self._reader.feed(self._buffer, 0, size)
         return True
@@ -262,11 +266,11 @@ class RedisSource:
             self._ping_due = now + self._ping_every_s
             if self._silence is not None:
                 self._silence.tick(now, self._tag)
-            self._expect_answers()
+            self._expect_answers(now)
             self._ping()
         return min(due, self._ping_due)
 
-    def _expect_answers(self) -> None:
+    def _expect_answers(self, now: float) -> None:
         # What we leave unread is no sign of death: so look before saying so.
         if self._heard or (self._pings_unanswered and self._fill()):
             self._pings_unanswered = 0
@@ -274,7 +278,8 @@ class RedisSource:
             raise SourceError(
                 f"{self.address} has answered nothing for "
                 f"{PINGS_UNANSWERED_MAX * self._ping_every_s:g} seconds; "
-                "the connection is taken for dead."
+                "the connection is taken for dead.",
+                silent_s=max(0.0, now - self._heard_at),
             )
         self._heard = False
         self._pings_unanswered += 1
