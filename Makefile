@@ -5,23 +5,23 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SUBSCRIPTIONS := /opt/app/conf/subscriptions.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-lowest lint bench bench-quick soak brokers clean
+.PHONY: help run test test-all test-lowest lint bench bench-quick soak brokers programs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.demo ## run the agent if it is configured, else the demo
-	@if [ -n "$$LEEK_AGENT_SUBSCRIPTIONS" ] || [ -e $(SUBSCRIPTIONS) ]; then \
+run: $(VENV)/.demo,metrics,web ## run the agent if it is configured, else the demo
+	@file=$${LEEK_AGENT_SUBSCRIPTIONS_FILE:-/opt/app/conf/subscriptions.json}; \
+	if [ -n "$$LEEK_AGENT_SUBSCRIPTIONS" ] || [ -e "$$file" ]; then \
 		exec $(BIN)/leekfanout run $(ARGS); \
 	else \
-		echo "Neither LEEK_AGENT_SUBSCRIPTIONS nor $(SUBSCRIPTIONS) is there: this is the demo."; \
+		echo "LEEK_AGENT_SUBSCRIPTIONS isn't set, and there is no $$file: this is the demo."; \
 		exec $(BIN)/leekfanout demo $(ARGS); \
 	fi
 
-test: brokers $(VENV)/.test ## run the tests, with real brokers
+test: programs $(VENV)/.test ## run the tests, with real brokers and a real browser
 	$(BIN)/python -m pytest $(ARGS)
 
 test-all: test-3.11 test-3.12 test-3.13 test-lowest ## run the tests on each supported Python
@@ -50,7 +50,10 @@ soak: brokers $(VENV)/.test ## 30 minutes of random faults, and a report
 	$(BIN)/python -m tests.soak $(ARGS)
 
 brokers:
-	@sh tools/install-brokers.sh
+	@sh tools/install-programs.sh rabbitmq-server redis-server
+
+programs:
+	@sh tools/install-programs.sh rabbitmq-server redis-server chromium chromium-driver
 
 clean: ## remove the virtual environments and what the tools have left
 	rm -rf .venv* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -59,7 +62,7 @@ $(BIN)/python:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(sh tools/find-python.sh) || exit 1; \
 	echo "Making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
 
-# One stamp for each extra: what is installed already isn't installed again.
+# One stamp for each set of extras: what is installed already isn't installed again.
 $(VENV)/.%: $(BIN)/python setup.cfg pyproject.toml
 	@echo "Installing leekfanout[$*] into $(VENV)"
 	@$(PIP_INSTALL) $(CONSTRAINTS) --editable ".[$*]"

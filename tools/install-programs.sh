@@ -1,18 +1,20 @@
 #!/bin/sh
-# Make sure that RabbitMQ and Redis are installed, which the tests and benchmarks start themselves;
-# as root on Debian or Ubuntu they are installed, elsewhere their absence is told.
+# Make sure that the programs of these Debian packages are there: rabbitmq-server, redis-server,
+# chromium, chromium-driver. As root on Debian or Ubuntu what is missing is installed; elsewhere its
+# absence is told. The tests and benchmarks start all of them themselves.
 set -eu
 
-PATH=$PATH:/usr/sbin:/sbin
+PATH=$PATH:/usr/sbin:/sbin:/usr/lib/rabbitmq/bin
 missing=""
-if [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && ! command -v rabbitmq-server >/dev/null; then
-    missing="rabbitmq-server"
-fi
-command -v redis-server >/dev/null || missing="$missing redis-server"
+for package in "$@"; do
+    program=$package
+    [ "$package" != chromium-driver ] || program=chromedriver
+    command -v "$program" >/dev/null || missing="$missing $package"
+done
+missing=${missing# }
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    missing=${missing# }
     echo "This needs $missing: install it (on Debian and Ubuntu: sudo apt-get install $missing)." >&2
     exit 1
 fi
@@ -26,7 +28,8 @@ if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod 755 $policy
 fi
+echo "Installing $missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-# shellcheck disable=SC2086
-apt-get install -y -qq --no-install-recommends $missing
+# shellcheck disable=SC2086  # a list of packages
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
