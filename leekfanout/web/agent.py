@@ -21,7 +21,8 @@ from leekfanout.redaction import redact_entry, secrets_of
 from leekfanout.subscriptions_file import SubscriptionsFile
 from leekfanout.validation import name_of
 
-RUNNING: Final = "RUNNING"
+WANTED: Final = frozenset({"STARTING", "RUNNING", "BACKOFF", "EXITED"})
+"""Supervisor's words for what runs, or will again by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Agent:
 
         Raises RefusedError.
         """
-        if self.info()["statename"] != RUNNING:
+        if self.info()["statename"] not in WANTED:
             self.call("supervisor.startProcess", GROUP)
             return
         if self.fixed is None:
@@ -155,4 +156,4 @@ class Agent:
 
     def _runs(self, name: str) -> bool:
         info: dict[str, Any] = self.call("supervisor.getProcessInfo", name)
-        return bool(info["statename"] in {RUNNING, "STARTING", "BACKOFF", "EXITED"})
+        return info["statename"] in WANTED

@@ -11,7 +11,7 @@ from leekfanout.control_client import RefusedError
 from leekfanout.process_info import GROUP
 from leekfanout.rpc import Fault
 from leekfanout.web.agent import Agent
-from leekfanout.web.replies import error_reply, json_object
+from leekfanout.web.replies import error_reply, json_object, route
 
 
 class LeekRoutes:
@@ -25,12 +25,9 @@ class LeekRoutes:
     def routes(self) -> list[Route]:
         control, subscriptions = "/v1/agent/control", "/v1/agent/subscriptions"
         return [
-            Route(control, self.control, methods=["GET"]),
-            Route(control, self.start, methods=["POST"]),
-            Route(control, self.stop, methods=["DELETE"]),
-            Route(subscriptions, self.list, methods=["GET"]),
-            Route(subscriptions, self.add, methods=["POST"]),
-            Route(f"{subscriptions}/{{name}}", self.delete, methods=["DELETE"]),
+            route(control, GET=self.control, POST=self.start, DELETE=self.stop),
+            route(subscriptions, GET=self.list, POST=self.add),
+            route(f"{subscriptions}/{{name}}", DELETE=self.delete),
         ]
 
     def control(self, _: Request) -> Response:

@@ -14,7 +14,7 @@ from leekfanout.deadletters import DeadLetters
 from leekfanout.replay import replay
 from leekfanout.web.agent import Agent
 from leekfanout.web.orders import name_in
-from leekfanout.web.replies import json_object
+from leekfanout.web.replies import json_object, route
 
 PAGE_ROWS: Final = 100
 PAYLOAD_MAX_BYTES: Final = 200_000
@@ -34,10 +34,10 @@ class Letters:
     def routes(self) -> list[Route]:
         base = "/agent/api/subscriptions/{name}/letters"
         return [
-            Route(base, self.list, methods=["GET"]),
-            Route(f"{base}/replay", self.replay, methods=["POST"]),
-            Route(f"{base}/purge", self.purge, methods=["POST"]),
-            Route(f"{base}/{{id:int}}", self.show, methods=["GET"]),
+            route(base, GET=self.list),
+            route(f"{base}/replay", POST=self.replay),
+            route(f"{base}/purge", POST=self.purge),
+            route(f"{base}/{{id:int}}", GET=self.show),
         ]
 
     def list(self, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -14,12 +15,12 @@ from leekfanout.process_info import GROUP
 from leekfanout.rpc import Fault
 from leekfanout.web.agent import Agent
 from leekfanout.web.fields import checked, problems_of
-from leekfanout.web.replies import error_reply, json_object
+from leekfanout.web.replies import error_reply, json_object, route
 
 LOG_BYTES: Final = 64_000
 """What the page shows of a log at most."""
 
-_METHODS: Final = {
+ORDERS: Final = {
     "start": "supervisor.startProcessGroup",
     "stop": "supervisor.stopProcessGroup",
     "restart": "leekfanout.restartProcesses",
@@ -46,21 +47,24 @@ class Orders:
     def routes(self) -> list[Route]:
         one = "/agent/api/subscriptions/{name}"
         return [
-            Route("/agent/api/validate", self.validate, methods=["POST"]),
-            Route("/agent/api/check", self.check, methods=["POST"]),
-            Route("/agent/api/reload", self.reload, methods=["POST"]),
-            Route("/agent/api/all/{order}", self.order_all, methods=["POST"]),
-            Route(f"{one}/log", self.log, methods=["GET"]),
-            Route(f"{one}/{{order}}", self.order_one, methods=["POST"]),
+            route("/agent/api/validate", POST=self.validate),
+            route("/agent/api/check", POST=self.check),
+            route("/agent/api/reload", POST=self.reload),
+            route(f"{one}/log", GET=self.log),
+            *(
+                route(f"/agent/api/all/{each}", POST=partial(self.order_all, each))
+                for each in ORDERS
+            ),
+            *(route(f"{one}/{each}", POST=partial(self.order_one, each)) for each in ORDERS),
         ]
 
-    def order_all(self, request: Request) -> Response:
+    def order_all(self, order: str, _: Request) -> Response:
         """Start, stop or restart all subscriptions."""
-        return self._order(request.path_params["order"], GROUP)
+        return self._order(order, GROUP)
 
-    def order_one(self, request: Request) -> Response:
+    def order_one(self, order: str, request: Request) -> Response:
         """Start, stop or restart one subscription."""
-        return self._order(request.path_params["order"], f"{GROUP}:{name_in(request)}")
+        return self._order(order, f"{GROUP}:{name_in(request)}")
 
     def reload(self, _: Request) -> Response:
         """Let the agent take up what the subscriptions' file says."""
@@ -104,10 +108,7 @@ class Orders:
         )
 
     def _order(self, order: str, target: str) -> Response:
-        method = _METHODS.get(order)
-        if method is None:
-            raise HTTPException(404, "There is no such order.")
-        results: list[dict[str, Any]] = self._agent.call(method, target)
+        results: list[dict[str, Any]] = self._agent.call(ORDERS[order], target)
         self._changed()
         failed = [each for each in results if each["status"] != Fault.SUCCESS]
         if failed:

@@ -1,13 +1,14 @@
 """What the page's routes answer: JSON, and errors in the shape that Leek gives them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from leekfanout import logs
 from leekfanout.control_client import NoAgentError, RefusedError
@@ -44,6 +45,18 @@ _FAULTS: Final = {
 }
 
 
+def route(path: str, **endpoints: Callable[[Request], Response]) -> Route:
+    """Return one route for all methods of a path, so that a 405 can name each of them.
+
+    The endpoints, by method, run on a worker thread.
+    """
+
+    def dispatch(request: Request) -> Response:
+        return endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, dispatch, methods=list(endpoints))
+
+
 def error_reply(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an error as Leek's routes give it: ``{"error": {"code", "message", "reason"}}``."""
     message = HTTPStatus(status).phrase
@@ -60,7 +73,7 @@ def body_of(request: Request) -> bytes:
 def json_object(request: Request) -> dict[str, Any]:
     """Return the JSON object in a request's body; HTTPException 400 if it is anything else."""
     try:
-        value = json.loads(body_of(request) or b"{}")
+        value = json.loads(body_of(request))
     except (ValueError, RecursionError):
         raise HTTPException(400, "The body is not JSON.") from None
     if not isinstance(value, dict):

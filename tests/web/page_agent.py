@@ -11,7 +11,7 @@ import orjson
 import psutil
 import requests
 
-from leekfanout.control_client import Client
+from leekfanout.control_client import Client, NoAgentError
 from tests.agent import ROOT
 from tests.processes import ChildProcess, free_ports
 from tests.waiting import until
@@ -77,7 +77,10 @@ class PageAgent:
     def status(self, name: str = "shop-prod") -> dict[str, Any]:
         """The status of a subscription; empty if there is none of this name."""
         self._see_children()
-        statuses = self.client.call("leekfanout.getStatus")
+        try:
+            statuses = self.client.call("leekfanout.getStatus")
+        except NoAgentError:
+            return {}
         return next((each for each in statuses if each["name"] == name), {})
 
     def wait_for_state(self, state: str, name: str = "shop-prod") -> None:

@@ -1,0 +1,108 @@
+"""Leek's own routes, as its page calls them, on a real agent with a real broker."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.agent import subscription
+from tests.api_double import ApiDouble
+from tests.processes import free_ports
+from tests.waiting import until
+from tests.web.page_agent import WAIT_S, PageAgent
+
+CONTROL = "/v1/agent/control"
+SUBSCRIPTIONS = "/v1/agent/subscriptions"
+
+
+def test_leeks_page_adds_lists_restarts_stops_and_deletes(
+    tmp_path: Path, entry: dict[str, Any], api: ApiDouble
+) -> None:
+    with PageAgent(tmp_path) as agent:
+        nothing = agent.request("POST", CONTROL)
+        assert nothing.status_code == 400
+        assert nothing.json()["error"]["reason"] == "There are no subscriptions: add one first."
+        added = agent.request("POST", SUBSCRIPTIONS, json=entry)
+        assert added.status_code == 200
+        assert added.json()["name"] == "shop-prod"
+        assert agent.request("POST", SUBSCRIPTIONS, json=entry).status_code == 412
+        (listed,) = agent.get(SUBSCRIPTIONS).json()
+        assert listed["broker"] == entry["broker"].replace("guest@", "***@")
+        assert api.app_key not in agent.get(SUBSCRIPTIONS).text
+        agent.wait_for_state("RUNNING")
+        first = agent.status()["pid"]
+        running = agent.get(CONTROL).json()
+        assert running["type"] == "local"
+        assert running["statename"] == "RUNNING"
+        assert running["description"].startswith("pid ")
+        assert agent.request("POST", CONTROL).json()["statename"] == "RUNNING"
+        assert agent.status()["pid"] != first
+        assert agent.request("DELETE", CONTROL).json()["statename"] == "STOPPED"
+        assert agent.request("DELETE", CONTROL).status_code == 200
+        assert agent.request("POST", CONTROL).json()["statename"] == "RUNNING"
+        deleted = agent.request("DELETE", f"{SUBSCRIPTIONS}/shop-prod")
+        assert "goes on filling" in deleted.json()["note"]
+        assert agent.request("DELETE", f"{SUBSCRIPTIONS}/shop-prod").status_code == 404
+        assert agent.get(SUBSCRIPTIONS).json() == []
+        assert agent.entries() == []
+
+
+def test_what_cant_work_is_refused_with_leeks_codes_and_nothing_is_written(
+    tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    (closed,) = free_ports(1)
+    cases = [
+        (401, {"broker": entry["broker"].replace("guest@", "wrong-pw@")}),
+        (401, {"app_key": "another-key"}),
+        (503, {"broker": f"redis://127.0.0.1:{closed}/0"}),
+        (503, {"api_url": f"http://127.0.0.1:{closed}"}),
+        (400, {"app_name": "Shop"}),
+        (400, {"prefetch_count": 10}),
+    ]
+    with PageAgent(tmp_path) as agent:
+        for status, changed in cases:
+            answer = agent.request("POST", SUBSCRIPTIONS, json={**entry, **changed})
+            assert answer.status_code == status, answer.text
+            error = answer.json()["error"]
+            assert error["code"] == f"{status}001"
+            assert error["reason"]
+            assert "wrong-pw" not in answer.text
+            assert "another-key" not in answer.text
+            assert "WWW-Authenticate" not in answer.headers
+        assert agent.request("POST", SUBSCRIPTIONS, json=[entry]).status_code == 400
+        assert agent.request("POST", SUBSCRIPTIONS, data=b"{").status_code == 400
+        assert agent.entries() == []
+
+
+def test_subscriptions_from_the_variable_are_shown_and_stay_as_they_are(
+    tmp_path: Path, redis_url: str, api: ApiDouble
+) -> None:
+    entry = subscription(redis_url, api)
+    with PageAgent(tmp_path, [entry], fixed=True) as agent:
+        (listed,) = agent.get(SUBSCRIPTIONS).json()
+        assert listed["name"] == "shop-prod"
+        assert listed["app_key"] == "***"
+        for answer in (
+            agent.request("POST", SUBSCRIPTIONS, json={**entry, "app_env": "test"}),
+            agent.request("DELETE", f"{SUBSCRIPTIONS}/shop-prod"),
+        ):
+            assert answer.status_code == 409
+            assert "LEEK_AGENT_SUBSCRIPTIONS" in answer.json()["error"]["reason"]
+        agent.wait_for_state("RUNNING")
+        first = agent.status()["pid"]
+        assert agent.request("POST", CONTROL).status_code == 200
+        assert agent.status()["pid"] != first
+        assert agent.stop() == 0
+
+
+def test_a_page_whose_port_is_taken_harms_nobody(
+    tmp_path: Path, redis_url: str, api: ApiDouble
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    entry = subscription(redis_url, api)
+    with PageAgent(tmp_path / "one", [entry]) as first:
+        second = PageAgent(tmp_path / "two", [entry])
+        second.port = first.port
+        with second:  # its port answers: the first agent's page
+            second.wait_until_connected()
+            until(lambda: second.lines("side.ended"), WAIT_S, "the second page to give up")
+            assert second.lines("web.address")
