@@ -225,17 +225,17 @@ class DiskCustody:
                 dropped = self._spool.append(body.content, events)
             except StoreError as error:
                 self._stats.problem(str(error), "Make room in the state directory.")
-                self._drop(events, "disk")
+                self._drop(events, "disk", str(error))
             else:
                 self._all_loaded = False
                 self._stats.add("events_spooled", events)
                 if dropped:
-                    self._drop(dropped, "bound")
+                    self._drop(dropped, "bound", "the spool is as large as it may be")
 
-    def _drop(self, events: int, by: str) -> None:
+    def _drop(self, events: int, by: str, reason: str) -> None:
         self._stats.add(f"events_dropped_by_{by}", events)
         if (held_back := self._complaint.allow()) is not None:
-            log.error("spool.dropped", events=events, by=by, held_back=held_back)
+            log.error("spool.dropped", events=events, by=by, reason=reason, held_back=held_back)
 
     def done(self, batches: Iterable[Batch], now: float) -> None:
         removed = []
