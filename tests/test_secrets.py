@@ -170,7 +170,7 @@ def outputs(run: FaultyRun) -> Iterator[tuple[str, str]]:
         *(["deadletters", "show", "shop-prod:1"], ["deadletters", "show", "shop-prod:1", "--json"]),
         *(
             ["deadletters", "show", "shop-prod:3"],
-            ["redis-orphans", "--subscription", "redis-prod"],
+            ["redis-orphans", "redis-prod"],
         ),
         *(["reload"], ["restart", "nobody-prod"], ["stop", "refused-prod"], ["start", "none"]),
     ]

@@ -1,0 +1,136 @@
+"""The documentation: its commands, links, tables and claims are those of the code."""
+
+import configparser
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from leekfanout import lifecycle, stats
+from leekfanout.cli import COMMANDS, build_parser
+from leekfanout.exits import Cause
+from tests.agent import ROOT, run_leekfanout
+from tools import gen_config_docs
+
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "deploy").glob("*.md")])
+CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+HARMLESS = {"--help", "--version", "validate"}
+"""What is run here: it reads at most a file. The others have tests of their own with agents."""
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield every command line of leekfanout in the documentation, with its page."""
+    for page in PAGES:
+        for block in CONSOLE.findall(page.read_text()):
+            for line in block.splitlines():
+                if line.startswith("$ ") and "leekfanout " in line:
+                    for command in re.findall(r"leekfanout [^|)&;]*", line):
+                        yield page.name, command.strip()
+
+
+def named(page: Path) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
+def test_every_command_is_understood(page: str, command: str, tmp_path: Path) -> None:
+    arguments = shlex.split(command, comments=True)[1:]
+    if HARMLESS & set(arguments):
+        example = json.loads((ROOT / "deploy" / "subscriptions.example.json").read_text())
+        (tmp_path / "subscriptions.json").write_text(json.dumps(example))
+        arguments = [
+            str(tmp_path / word) if word == "subscriptions.json" else word for word in arguments
+        ]
+        env = {
+            "RABBITMQ_PASSWORD": "p",
+            "LEEK_APP_KEY": "k",
+            "LEEK_AGENT_SUBSCRIPTIONS_FILE": str(tmp_path / "subscriptions.json"),
+        }
+        assert run_leekfanout(*arguments, env=env).returncode == 0
+    else:
+        assert arguments[0] in COMMANDS
+        build_parser(only=arguments[0]).parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named_tests = set(re.findall(r"`(test_\w+)`", page.read_text()))
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", page.read_text()))
+    source = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"def (test_\w+)\(", source))
+    assert named_tests <= defined
+    assert all((ROOT / file).exists() for file in files)
+
+
+def test_every_guarantee_names_its_test() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line.count("|") == 5]
+    failures = [row for row in rows if not row.startswith(("| What happens", "| ---"))]
+    assert len(failures) > 20
+    for row in failures:
+        if not row.startswith("| Nothing"):
+            assert "`test_" in row, row
+
+
+def test_the_configuration_page_and_the_schema_are_those_of_the_code() -> None:
+    hint = "Run python -m tools.gen_config_docs."
+    assert gen_config_docs.PAGE.read_text() == gen_config_docs.page(), hint
+    assert json.loads(gen_config_docs.SCHEMA.read_text()) == gen_config_docs.schema(), hint
+
+
+def test_the_schema_takes_the_examples_and_refuses_mistakes() -> None:
+    validator = jsonschema_rs.validator_for(gen_config_docs.schema())
+    example = json.loads((ROOT / "deploy" / "subscriptions.example.json").read_text())
+    assert validator.is_valid(example)
+    for mistake in (
+        {"prefetch_count": 5},
+        {"app_name": "Shop"},
+        {"qeue": "x"},
+        {"broker": None, "queue_type": "stream"},
+        {"transport_options": {"global_keyprefix": "x", "heartbeat": 5}},
+    ):
+        assert not validator.is_valid([{**example[0], **mistake}]), mistake
+    assert not validator.is_valid({})
+
+
+def test_operating_explains_every_state_condition_and_cause() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    for word in (*lifecycle.State, *stats.Condition):
+        assert f"| `{word.name}` |" in text
+    for cause in Cause:
+        assert f"| `{cause.value}` |" in text
+
+
+def test_log_events_that_are_explained_are_written() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "leekfanout").rglob("*.py"))
+    section = text.partition("## Log")[2]
+    events = set(re.findall(r"`([a-z]+\.[a-z_]+)`", section))
+    assert events
+    for event in events:
+        assert f'"{event}"' in source, event
+
+
+def test_every_dependency_is_justified_and_pinned() -> None:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    extras = parser["options.extras_require"]
+    wanted = f"{parser['options']['install_requires']}\n{extras['web']}\n{extras['metrics']}"
+    names = set(re.findall(r"^([\w-]+)", wanted, re.MULTILINE))
+    text = (ROOT / "docs" / "dependencies.md").read_text()
+    pinned = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+    assert len(names) > 8
+    for name in names:
+        assert re.search(rf"^\|[^|]*\b{name}\b", text, re.MULTILINE), name
+        assert f"\n{name}==" in pinned, name
