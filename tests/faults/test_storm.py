@@ -140,6 +140,7 @@ class Storm:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
         psutil.wait_procs(self._seen.values(), timeout=5)
+        print(self.process.output(20_000))  # shown where the test has failed
 
     def _kill(self, name: str) -> None:
         self._signal(name, signal.SIGKILL)
