@@ -67,7 +67,7 @@ class PageAgent:
             self.log,
             env,
         )
-        until(self._answers, WAIT_S, "the agent page to answer")
+        until(self.answers, WAIT_S, "the agent page to answer")
         return self
 
     def entries(self) -> list[dict[str, Any]]:
@@ -125,6 +125,11 @@ class PageAgent:
         assert not left, f"The agent has left processes behind: {left}"
         return code
 
+    def kill(self) -> None:
+        """Kill the supervisor with -9."""
+        self._see_children()
+        self._process.kill()
+
     def __enter__(self) -> Self:
         try:
             return self.start()
@@ -151,7 +156,8 @@ class PageAgent:
         for child in psutil.Process(self._process.pid).children(recursive=True):
             self._children.setdefault(child.pid, child)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the page's login is there."""
         ended = self._process.returncode
         assert ended is None, f"The agent has ended with {ended}:\n{self._process.output()}"
         try:

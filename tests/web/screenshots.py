@@ -19,7 +19,7 @@ from tests.web.browser import Browser
 from tests.web.page_agent import WAIT_S, PageAgent
 
 FOLDER = ROOT / "docs" / "images"
-BUSY_S = 60.0
+BUSY_S = 150.0
 """How long events flow before the pictures, for a chart that shows something."""
 
 
