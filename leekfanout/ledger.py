@@ -24,12 +24,17 @@ REMEMBERED_FOR_S: Final = 600.0
 """A redelivery goes to the head of its queue (RabbitMQ: "Consumer Acknowledgements"): it comes soon,
 or to another consumer."""
 
+ACKED_BODIES_MAX_BYTES: Final = 8_000_000
+"""Bodies of acked messages that are kept until the broker has said that it knows the acks. Its word
+stands behind all deliveries under way, which may be hundreds of large ones: of more, digests do."""
+
 
 class _Entry:
     """A batch in the ledger, and what it still waits for."""
 
     __slots__ = (
         "batch",
+        "digests",
         "done",
         "done_at",
         "follows",
@@ -41,6 +46,8 @@ class _Entry:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+        self.digests: list[bytes] | None = None
+        """Of its own messages, once they are dropped."""
         self.waiting_for = 1
         """Itself, and the batches that other events of its messages are in."""
         self.waiters: list[_Entry] = []
@@ -64,6 +71,11 @@ class _Entry:
     def own_messages(self) -> list[bytes]:
         return self.batch.messages[: len(self.batch.messages) - self.batch.continues]
 
+    def own_digests(self) -> list[bytes]:
+        if self.digests is not None:
+            return self.digests
+        return [_digest(message) for message in self.own_messages()]
+
 
 class Ledger:
     """The delivery tags of one subscription's connection, one connection after another."""
@@ -75,6 +87,8 @@ class Ledger:
         """Of this connection and of earlier ones."""
         self._acked: deque[_Entry] = deque()
         """Acked, but the broker may not know it yet."""
+        self._acked_whole: deque[_Entry] = deque()
+        """Those of them whose messages are kept."""
         self._barred = 0
         self._remembered: dict[bytes, list[_Entry]] = {}
         self._remembered_count = 0
@@ -167,7 +181,12 @@ class Ledger:
 
     def _note_ack(self, entry: _Entry) -> None:
         self._acked.append(entry)
+        self._acked_whole.append(entry)
         self._acked_bytes += entry.batch.size_bytes
+        while self._acked_bytes > ACKED_BODIES_MAX_BYTES and len(self._acked_whole) > 1:
+            oldest = self._acked_whole.popleft()
+            oldest.digests = oldest.own_digests()
+            self._drop_acked(oldest)
 
     def acks_in(self, batch: Batch, left: Callable[[bytes], bool]) -> list[Ack]:
         """Return acks for the messages of a batch that is done in part; the process ends after them.
@@ -208,10 +227,13 @@ class Ledger:
     def barrier_reached(self) -> None:
         """Take the answer: the broker knows of every ack before :meth:`barrier_sent`."""
         for _ in range(self._barred):
-            self._release(self._acked.popleft())
+            entry = self._acked.popleft()
+            if entry.digests is None:
+                self._acked_whole.popleft()
+                self._drop_acked(entry)
         self._barred = 0
 
-    def _release(self, entry: _Entry) -> None:
+    def _drop_acked(self, entry: _Entry) -> None:
         freed = entry.batch.drop_messages()
         self.bytes_held -= freed
         self._acked_bytes -= freed
@@ -270,6 +292,7 @@ class Ledger:
 
     def _begin_connection(self) -> None:
         self._acked.clear()
+        self._acked_whole.clear()
         self._entries.clear()
         self._barred = self._acked_up_to = self._acked_beyond = self._last_tag = 0
         self._acked_bytes = 0
@@ -277,8 +300,8 @@ class Ledger:
         self._forget_at = None
 
     def _remember(self, entry: _Entry) -> None:
-        for message in entry.own_messages():
-            self._remembered.setdefault(_digest(message), []).append(entry)
+        for digest in entry.own_digests():
+            self._remembered.setdefault(digest, []).append(entry)
             self._remembered_count += 1
         self.bytes_held -= entry.batch.drop_messages()
         while self._remembered_count > REMEMBERED_MAX:

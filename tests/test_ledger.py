@@ -314,6 +314,30 @@ def test_a_barrier_of_a_lost_connection_proves_nothing():
     assert ledger.unbarred_bytes == len(body(1))
 
 
+def test_large_messages_are_let_go_once_acked_and_recognised_all_the_same(monkeypatch):
+    monkeypatch.setattr("leekfanout.ledger.ACKED_BODIES_MAX_BYTES", 2 * len(body(1)))
+    ledger = Ledger()
+    for each in opened(ledger, *(batch(tag, tag) for tag in range(1, 6))):
+        ledger.done(each, 1.0)
+    ledger.acks(1.0, 0.0)
+    assert ledger.bytes_held == 2 * len(body(1))
+    ledger.barrier_sent()
+    (last,) = opened(ledger, batch(6, 6))
+    ledger.done(last, 2.0)
+    ledger.acks(2.0, 0.0)
+    ledger.barrier_reached()
+    assert ledger.bytes_held == len(body(6))
+    (lost,) = opened(ledger, batch(7, 7))
+    ledger.done(lost, 3.0)
+    ledger.acks(3.0, 0.0)
+    (lost,) = opened(ledger, batch(8, 8))
+    ledger.done(lost, 3.0)
+    ledger.acks(3.0, 0.0)
+    ledger.connection_lost()
+    assert [ledger.recognise(body(tag)) for tag in range(5, 9)] == [False, True, True, True]
+    assert ledger.bytes_held == 0
+
+
 def test_messages_that_were_acked_beyond_a_gap_are_remembered_once():
     ledger = Ledger()
     gap, beyond = opened(ledger, batch(1, 1), batch(2, 2))
