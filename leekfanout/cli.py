@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "documents": "turn Celery events into Leek documents, for dry runs",
     "sink": "run a small Leek API that shows what arrives",
     "demo": "show real Celery tasks arriving as documents, with nothing to configure",
+    "completion": "print a script that lets bash, zsh or fish complete commands and options",
 }
 
 
