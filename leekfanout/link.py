@@ -15,7 +15,8 @@ from leekfanout.errors import SourceError, SourceRefusedError
 from leekfanout.sources import Source
 
 DELAY_MIN_S: Final = 0.5
-DELAY_MAX_S: Final = 8.0
+DELAY_MAX_S: Final = 5.0
+"""A broker that is back is noticed after two seconds on the average, however long it was away."""
 REFUSED_DELAY_MAX_S: Final = 30.0
 """A refusal lasts until a person has done something, so it is asked about less often."""
 HEALTHY_AFTER_S: Final = 10.0
