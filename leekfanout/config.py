@@ -6,8 +6,8 @@ The rules are in ``validation`` and ``rules``; ``redaction`` keeps secrets out o
 import argparse
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -70,11 +70,15 @@ class Subscription:
     broker_tls: Tls | None = None
     api_tls: Tls | None = None
     max_memory_mb: float | None = None
+    processes: int = 1
+    number: int = 1
+    """Which one of its processes this is for (see :func:`for_processes`)."""
 
     @property
     def name(self) -> str:
-        """The subscription's name in logs, status, metrics, ``ps`` and folders."""
-        return f"{self.app_name}-{self.app_env}"
+        """The name in logs, status, metrics, ``ps`` and folders; of the second process ``…-2``."""
+        name = f"{self.app_name}-{self.app_env}"
+        return name if self.number == 1 else f"{name}-{self.number}"
 
     @property
     def transport(self) -> Literal["amqp", "redis"]:
@@ -272,6 +276,19 @@ def subscriptions_of(entries: list[Any], environ: Mapping[str, str]) -> list[Sub
         Subscription(**{**values, **{key: _tls(values[key]) for key in ("broker_tls", "api_tls")}})
         for values in validate(references.resolve(entries, environ), environ)
     ]
+
+
+def for_processes(subscriptions: Iterable[Subscription]) -> list[Subscription]:
+    """Return one subscription for each process: several that differ in their names only.
+
+    They read the same queue as competing consumers. Each has ``processes`` 1, so that none is
+    restarted when their number changes.
+    """
+    made = []
+    for subscription in subscriptions:
+        one = replace(subscription, processes=1)
+        made += [one, *(replace(one, number=n) for n in range(2, subscription.processes + 1))]
+    return made
 
 
 def _tls(values: dict[str, str | None] | None) -> Tls | None:

@@ -107,6 +107,12 @@ SUBSCRIPTION_KEYS: Final[tuple[Key, ...]] = (
     Key("broker_tls", _TLS, "Certificates for an amqps, rediss or sentinel broker."),
     Key("api_tls", _TLS, "Certificates for an https API."),
     Key("max_memory_mb", Number(least=64, most=1_000_000), "Memory that means a restart."),
+    Key(
+        "processes",
+        Number(least=1, most=64, whole=True),
+        "How many processes share the queue; 1 for Redis.",
+        1,
+    ),
 )
 
 
@@ -259,6 +265,9 @@ def _check_transport(values: dict[str, Any], wrong: set[str]) -> list[Problem]:
     if values["broker_tls"] and schemes & {"amqp", "pyamqp", "redis"}:
         rule = "needs a broker whose addresses begin with amqps, rediss or sentinel"
         problems.append(Problem("broker_tls", "an object", rule))
+    if transport != "amqp" and values["processes"] > 1:
+        rule = "must be 1 for Redis, whose PUB/SUB would give every event to each process"
+        problems.append(Problem("processes", shown(values["processes"]), rule))
     if transport != "amqp" and values["queue_type"] == "quorum":
         problems.append(Problem("queue_type", '"quorum"', "is RabbitMQ's; Redis has no queue here"))
     return problems

@@ -205,7 +205,7 @@ def _replay(args: argparse.Namespace) -> int:
         raise LeekfanoutError("Filters go with --all, not with single dead letters.")
     subscriptions = {
         subscription.name: subscription
-        for subscription in config.load_subscriptions(os.environ, args.config)
+        for subscription in config.for_processes(config.load_subscriptions(os.environ, args.config))
     }
     code = 0
     missing = set(args.ids)

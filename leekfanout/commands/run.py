@@ -79,7 +79,9 @@ def _first_subscriptions(args: argparse.Namespace, *, with_page: bool) -> list[S
     fixed = config.subscriptions_from_variable(os.environ)
     if with_page and not fixed and not _file(args).exists():
         return []
-    return config.load_subscriptions(os.environ, args.config, allow_none=with_page)
+    return config.for_processes(
+        config.load_subscriptions(os.environ, args.config, allow_none=with_page)
+    )
 
 
 def _page(agent: Agent, options: WebOptions) -> Work:
@@ -139,7 +141,7 @@ def _loader(args: argparse.Namespace) -> Callable[[], Sequence[Subscription]]:
     def load() -> Sequence[Subscription]:
         subscriptions = config.load_subscriptions(os.environ, args.config, allow_none=True)
         _hide_secrets(args)
-        return subscriptions
+        return config.for_processes(subscriptions)
 
     return load
 

@@ -4,6 +4,7 @@ Every method blocks, and is called on a worker thread.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,22 +78,22 @@ class Agent:
         return ""
 
     def remove(self, name: str, *, queue_too: bool = False, force: bool = False) -> Removed:
-        """Remove a subscription and drain its process.
+        """Remove a subscription and drain its processes.
 
-        With ``queue_too`` the process is stopped before, since a queue that is read is not deleted.
+        With ``queue_too`` they are stopped before, since a queue that is read is not deleted.
         Raises as :func:`leekfanout.enrolment.remove` does.
         """
         self.refuse_if_fixed()
-        stopped = queue_too and self._runs(name)
-        if stopped:
-            self.call("supervisor.stopProcess", name)
+        stopped = self._running(name) if queue_too else []
+        for process in stopped:
+            self.call("supervisor.stopProcess", process)
         try:
             removed = enrolment.remove(
                 self.file, name, os.environ, queue_too=queue_too, force=force
             )
         except BaseException:
-            if stopped:
-                self.call("supervisor.startProcess", name)
+            for process in stopped:
+                self.call("supervisor.startProcess", process)
             raise
         self.call("leekfanout.reload")
         return removed
@@ -126,7 +127,7 @@ class Agent:
             subscriptions = self.fixed.subscriptions
         else:
             subscriptions = config.subscriptions_of(self.file.entries(), os.environ)
-        for subscription in subscriptions:
+        for subscription in config.for_processes(subscriptions):
             if subscription.name == name:
                 return subscription
         raise SubscriptionUnknownError(f"There is no subscription {name}.")
@@ -154,6 +155,14 @@ class Agent:
         """The subscriptions' file."""
         return SubscriptionsFile(self.config_file)
 
-    def _runs(self, name: str) -> bool:
-        info: dict[str, Any] = self.call("supervisor.getProcessInfo", name)
-        return info["statename"] in WANTED
+    def _running(self, name: str) -> list[str]:
+        """Return the names of a subscription's processes that are to run.
+
+        Raises RefusedError if there is no such subscription.
+        """
+        self.call("supervisor.getProcessInfo", name)
+        return [
+            info["name"]
+            for info in self.call("supervisor.getAllProcessInfo")
+            if re.fullmatch(rf"{name}(-\d+)?", info["name"]) and info["statename"] in WANTED
+        ]
