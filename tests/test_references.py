@@ -9,6 +9,8 @@ import pytest
 from leekfanout import config
 from leekfanout.errors import ConfigError
 from leekfanout.references import refuse, resolve, variables_in
+from leekfanout.web.agent import Agent
+from leekfanout.web.fields import checked
 
 ENTRY = {
     "broker": "amqp://leek:pw@rabbit//",
@@ -134,3 +136,13 @@ def test_the_subscriptions_file_may_be_named_by_a_variable(tmp_path: Path) -> No
     assert config.subscriptions_file(None, environ) == variable
     assert config.subscriptions_file(tmp_path / "option.json", environ) == tmp_path / "option.json"
     assert config.subscriptions_file(None, {}) == config.SUBSCRIPTIONS_FILE
+
+
+def test_the_page_refuses_references_before_anybody_is_asked(tmp_path: Path) -> None:
+    entry = {**ENTRY, "app_key": "file:/etc/shadow"}
+    file = tmp_path / "subscriptions.json"
+    agent = Agent(config.Settings(tmp_path), tmp_path / "none.sock", file)
+    for add in (agent.add, checked):
+        with pytest.raises(ConfigError, match="app_key: references"):
+            add(entry)
+    assert not file.exists()
