@@ -291,5 +291,5 @@ def _reason(answer: Answer) -> str:
     elif isinstance(body, str):
         text = body
     elif isinstance(body, dict) and "failed" in body:
-        text = f"{body['failed']} documents refused"
+        text = f"(documents refused: {body['failed']})"
     return f"HTTP {answer.status} {text}".strip()[:REASON_MAX_CHARACTERS]

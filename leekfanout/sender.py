@@ -238,7 +238,7 @@ class Sender(threading.Thread):
         self._stats.add("documents_refused", len(documents))
         self._stats.add("dead_letters_evicted", evicted)
         self._stats.problem(
-            f"The API refused {len(documents)} documents: {reason}.",
+            f"The API refused {_counted(len(documents))}: {reason}.",
             "See `leekfanout deadletters list`.",
         )
         if (held_back := self._log_refused.allow()) is not None:
@@ -250,6 +250,10 @@ class Sender(threading.Thread):
                 held_back=held_back,
             )
         return sum(events_in(document) for document, _ in documents)
+
+
+def _counted(documents: int) -> str:
+    return "a document" if documents == 1 else f"{documents:,} documents"
 
 
 def _advice(status: int | None) -> str:
