@@ -125,7 +125,8 @@ def test_the_reason_says_what_the_api_said() -> None:
     assert judge(answer(503, leek_error("503"))).reason == "HTTP 503 Some reason"
     assert judge(answer(409, "Conflict")).reason == "HTTP 409 Conflict"
     assert (
-        judge(answer(400, refusing(entry("a"), failed=4))).reason == "HTTP 400 4 documents refused"
+        judge(answer(400, refusing(entry("a"), failed=4))).reason
+        == "HTTP 400 (documents refused: 4)"
     )
     assert judge(answer(502, b"<html>")).reason == "HTTP 502"
     assert judge(answer(500, {"error": {"message": "Oops"}})).reason == "HTTP 500 Oops"
