@@ -404,6 +404,12 @@ def test_a_bad_event_spoils_neither_its_neighbours_nor_its_own_document() -> Non
 
     assert docs == documents_of(*good)
     assert [event for event, _ in set_aside] == bad
+    assert [why for _, why in set_aside] == [
+        "Its pid is not a whole number of 64 bits.",
+        "Its id is empty.",
+        "It is no object.",
+        "Its timestamp is not a number.",
+    ]
 
 
 def test_a_task_that_is_called_like_a_worker_stays_apart() -> None:
@@ -496,5 +502,8 @@ def test_shapes_that_are_kept_are_bounded_in_number_and_in_size() -> None:
     batch.add({**task("sent"), "x" * event_shapes.MAX_KEPT_CHARACTERS: 1})
     batch.add({**task("sent"), **{f"f{index}": 1 for index in range(event_shapes.MAX_KEPT_FIELDS)}})
     assert not event_shapes.known_shapes
-    batch.add(task("sent"))
-    assert len(event_shapes.known_shapes) == 1
+    event = task("sent")
+    few = {f"f{index}": 1 for index in range(event_shapes.MAX_KEPT_FIELDS - len(event))}
+    batch.add({**event, **few})
+    batch.add({**event, "x" * (event_shapes.MAX_KEPT_CHARACTERS - sum(map(len, event))): 1})
+    assert len(event_shapes.known_shapes) == 2

@@ -312,4 +312,6 @@ def test_a_large_json_text_is_read_if_it_is_strict_json() -> None:
 
 def test_a_large_json_text_of_little_but_brackets_is_not_read() -> None:
     assert flatten('{"a": [' + "[]," * 60_000 + "1]}") == {}
+    assert flatten('{"a": [' + "{}," * 60_000 + "1]}") == {}
+    assert flatten('{"a": [' + "[],{}," * 30_000 + "1]}") == {}
     assert len(flatten('{"a": [' + "[]," * 40_000 + "1]}")) == 100
