@@ -258,8 +258,10 @@ def test_redis_events_beyond_the_memory_bound_wait_on_disk_and_come_in_order(
         assert agent.stop() == 0
     confirmed = api.confirmed()
     assert_complete(sent, of_documents(confirmed))
-    order = [document["id"] for document in confirmed]
-    assert order == [message.events[0][0] for message in published]
+    # Three batches may have been tried before the breaker opened; each has a retry to wait for.
+    untried = [message.events[0][0] for message in published[300:]]
+    kept = set(untried)
+    assert [d["id"] for d in confirmed if d["id"] in kept] == untried
 
 
 def test_a_full_spool_drops_the_oldest_counted(
