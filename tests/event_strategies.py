@@ -69,8 +69,11 @@ def _nested(draw: st.DrawFn) -> Any:
 
 
 _LONG_LISTS = st.builds(
-    lambda item, times: [item] * times, literal_values(), st.sampled_from([99, 100, 101])
+    lambda item, times: [item] * times,
+    st.one_of(_SCALARS, st.sampled_from([[], {"a": 1}, (1,)])),
+    st.sampled_from([99, 100, 101]),
 )
+"""Of short items: what has more tokens than Python's parser is given is tested elsewhere."""
 
 _WORDS = (
     "( ) [ ] { } , : ' \" ''' \\ \\n \\' \\\" \\x41 \\ud800 None True False null true NaN e 1 -1 1.5 "
