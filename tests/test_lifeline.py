@@ -104,7 +104,12 @@ def test_a_second_signal_ends_all_patience() -> None:
         assert not group.stop(child, 600, stop)
 
 
-def test_the_signals_are_taken_only_while_the_context_is_open() -> None:
+def test_the_signals_are_taken_only_while_the_context_is_open(
+    request: pytest.FixtureRequest,
+) -> None:
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with StopSignals() as stop:
         assert not stop.wait(0)
         os.kill(os.getpid(), signal.SIGINT)

@@ -17,7 +17,8 @@ def shown(code: str, *arguments: str, **env: str) -> list[str]:
             f"import os\nfrom leekfanout.proctitle import *\n{code}",
             *arguments,
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        # Unbuffered: a fork would print what was held back a second time.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
         capture_output=True,
         text=True,
         timeout=30,
