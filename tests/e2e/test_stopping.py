@@ -140,6 +140,7 @@ def test_brokers_that_come_up_after_the_agent_are_found(
         with Agent(subscriptions, tmp_path) as agent:
             agent.wait_for_line("broker.down", subscription="late-prod")
             agent.wait_for_line("broker.down", subscription="later-prod")
+            agent.wait_until_connected(subscription="early-prod")
             sent = of_messages(publish_amqp(amqp_url, Load(seed=1).messages(100)))
             api.wait_for_events(sent.total())
             late_redis.start()
