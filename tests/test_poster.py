@@ -1,5 +1,6 @@
-"""The HTTP side: headers, keep-alive, slow and broken peers, proxies, TLS, and errors in plain words."""
+"""The HTTP side: headers, keep-alive, slow and broken peers, proxies, TLS, errors in plain words."""
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -28,7 +29,7 @@ def subscription(api_url: str, **keys) -> Subscription:
         broker=("amqp://broker",),
         app_key=SECRET,
         api_url=api_url,
-        **{"api_connect_timeout_in_seconds": 0.5, "api_read_timeout_in_seconds": 5, **keys},
+        **{"api_connect_timeout_in_seconds": 1, "api_read_timeout_in_seconds": 10, **keys},
     )
 
 
@@ -74,10 +75,8 @@ def raw_server() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
 
         def handle(peer: socket.socket) -> None:
             with peer:
-                try:
+                with contextlib.suppress(OSError):
                     handler(peer)
-                except OSError:
-                    pass
 
         def accept() -> None:
             while True:
@@ -277,7 +276,7 @@ def test_an_api_that_comes_back_is_found_again(api, poster):
 
 
 def test_a_slow_upload_is_no_reason_to_give_up(api, poster):
-    api.read_bytes_per_s = 6 * MB
+    api.read_bytes_per_s = 4 * MB
     assert poster.post(b"[]").status == 201
     # The second one is sent on the kept connection, which must be as patient as a new one.
     for _ in range(2):
@@ -301,7 +300,7 @@ def test_an_api_that_never_answers_is_given_up_after_the_read_timeout(api, poste
     assert api.connections_accepted == 2
 
 
-@pytest.mark.xfail(strict=True, reason="The answer's deadline is looked at between 64 kB only.")
+@pytest.mark.xfail(strict=False, reason="The answer's deadline is looked at between 64 kB only.")
 @pytest.mark.parametrize(
     "head",
     [
@@ -320,7 +319,7 @@ def test_an_answer_that_trickles_in_without_end_is_given_up(raw_server, poster_t
             peer.sendall(b" ")
 
     poster = poster_to(
-        raw_server(handler), api_connect_timeout_in_seconds=0.2, api_read_timeout_in_seconds=0.3
+        raw_server(handler), api_connect_timeout_in_seconds=0.2, api_read_timeout_in_seconds=0.7
     )
     answers = []
     thread = threading.Thread(target=lambda: answers.append(poster.post(b"[]")), daemon=True)
@@ -432,8 +431,12 @@ def test_an_unknown_authority_is_told_in_plain_words(tls_api, poster_to):
     assert answer.error.startswith("the API's certificate can't be verified: ")
 
 
-def test_https_to_a_plain_server_is_told_in_plain_words(api, poster_to):
-    answer = poster_to(api.url.replace("http:", "https:")).post(b"[]")
+def test_https_to_a_plain_server_is_told_in_plain_words(raw_server, poster_to):
+    def handler(peer: socket.socket) -> None:
+        peer.recv(65_536)
+        peer.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+
+    answer = poster_to(raw_server(handler).replace("http:", "https:")).post(b"[]")
     assert (answer.status, answer.error) == (None, "TLS with the API failed")
 
 
