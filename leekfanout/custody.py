@@ -280,9 +280,20 @@ class DiskCustody:
             if entry is None:
                 self._keep_on_disk(batch, bodies)
             elif batch.begun:
-                self._keep_on_disk(batch, bodies)
-                self._spool.remove([entry.id])
+                self._keep_rest(entry, bodies)
         self._spool.close()
+
+    def _keep_rest(self, entry: SpoolEntry, bodies: Sequence[Body]) -> None:
+        """Put what is left of a spooled batch in its place; else the whole stays, and comes twice."""
+        try:
+            for index, body in enumerate(bodies):
+                dropped = self._spool.append(body.content, entry.events if index == 0 else 0)
+                if dropped:
+                    self._drop(dropped, "bound", "the spool is as large as it may be")
+        except StoreError as error:
+            self._stats.problem(str(error), "Make room in the state directory.")
+        else:
+            self._spool.remove([entry.id])
 
 
 def ids_in(bodies: Iterable[Body]) -> set[str]:
