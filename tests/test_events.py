@@ -358,6 +358,14 @@ def test_a_whole_number_may_be_written_as_a_float(field: str, value: float) -> N
     assert type(document[field]) is int
 
 
+@pytest.mark.parametrize("field", ["pid", "clock", "active", "processed"])
+def test_a_workers_whole_number_may_be_written_as_a_float(field: str) -> None:
+    document = document_of(worker("heartbeat", **{field: 3.0}))
+
+    assert document[field] == 3
+    assert type(document[field]) is int
+
+
 @pytest.mark.parametrize("field", ["pid", "clock", "retries", "signum"])
 @pytest.mark.parametrize("value", [2.0**53 + 2, 2**64, -(2**63) - 1, 10**25, -(10**25), 10**400])
 def test_a_whole_number_beyond_64_bits_makes_the_event_bad(field: str, value: float) -> None:
@@ -459,8 +467,15 @@ def test_a_message_is_one_event_or_a_list_of_them() -> None:
     ["application/x-python-serialize", "application/x-yaml", "text/json", "", "json", None],
 )
 def test_any_other_content_type_is_refused(content_type: str | None) -> None:
-    with pytest.raises(BadEventError, match="content type"):
+    with pytest.raises(BadEventError) as caught:
         decode(b"{}", content_type)
+    assert str(caught.value) == f"Its content type is {content_type!r}, not application/json."
+
+
+def test_a_content_type_without_end_is_shown_in_part() -> None:
+    with pytest.raises(BadEventError) as caught:
+        decode(b"{}", "x" * 10_000)
+    assert len(str(caught.value)) < 200
 
 
 def test_a_pickle_is_refused_whatever_it_calls_itself() -> None:
@@ -489,6 +504,18 @@ def test_the_example_in_the_documentation_is_right() -> None:
 
 
 # Shapes
+
+
+def test_events_of_the_same_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Any] = []
+    look_at = event_shapes.look_at
+    monkeypatch.setattr(events, "look_at", lambda event: looked_at.append(event) or look_at(event))
+    event_shapes.known_shapes.clear()
+
+    documents_of(*[task("sent", uuid=f"t{index}", pid=index) for index in range(9)])
+    documents_of(task("started"), task("sent", name="x"), task("sent", name="y"), task("sent"))
+
+    assert len(looked_at) == 3
 
 
 def test_shapes_that_are_kept_are_bounded_in_number_and_in_size() -> None:
