@@ -169,6 +169,7 @@ class BrokerCustody:
         The rest is the broker's.
         """
         left = self._outbox.drain()
+        self.done((b for b in self._outbox.take_done() if not b.dead_letters), now)
         if not self.connected:
             return
         self.ack(now, 0.0)
@@ -275,7 +276,9 @@ class DiskCustody:
 
     def leave(self, now: float) -> None:
         """Put what is in memory on disk; what came from there is there still."""
-        for batch, bodies in self._outbox.drain().items():
+        left = self._outbox.drain()
+        self.done(self._outbox.take_done(), now)
+        for batch, bodies in left.items():
             entry = self._entries.get(batch)
             if entry is None:
                 self._keep_on_disk(batch, bodies)
