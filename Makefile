@@ -21,8 +21,9 @@ run: $(VENV)/.demo,metrics,web ## run the agent if it is configured, else the de
 		exec $(BIN)/leekfanout demo $(ARGS); \
 	fi
 
+# Most tests wait for something most of the time, so more of them run at once than there are cores.
 test: programs $(VENV)/.test ## run the tests, with real brokers and a real browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 test-all: test-3.11 test-3.12 test-3.13 test-lowest ## run the tests on each supported Python
 

@@ -44,7 +44,9 @@ class TlsBroker:
         )
 
     def listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.2", self.port), 1):
+        with contextlib.suppress(OSError):
+            for host in ("127.0.0.1", "127.0.0.2"):
+                socket.create_connection((host, self.port), 1).close()
             return True
         return False
 

@@ -158,18 +158,22 @@ def test_a_body_that_is_too_large_is_cut_until_it_fits(
 def test_a_document_that_a_firewall_forbids_holds_up_nobody(
     amqp_url: str, api: ApiDouble, tmp_path: Path
 ) -> None:
-    published = list(_single_task_messages(Load(seed=10), 600))
+    published = list(_single_task_messages(Load(seed=10), 300))
     victim = published[150].events[0][0].encode()
     api.script(lambda request: Reply(403) if victim in request.body else None)
     keys = {**KEYS, "batch_max_number_of_messages": 20}
     with Alone(subscription(amqp_url, api, **keys), tmp_path) as agent:
         agent.wait_until_connected()
-        publish_amqp(amqp_url, published[:300])
+        publish_amqp(amqp_url, published)
         api.wait_for_events(280, timeout_s=60)
         # Only while others are confirmed can it be known that it isn't the application.
-        for end in range(330, 601, 30):
-            publish_amqp(amqp_url, published[end - 30 : end])
-            api.wait_for_events(end - 20, timeout_s=60)
+        load = Load(seed=17)
+        for _ in range(60):
+            published += (more := list(_single_task_messages(load, 10)))
+            publish_amqp(amqp_url, more)
+            api.wait_for_events(len(published) - 20, timeout_s=60)
+            if api.confirmed_events() == len(published) - 1:
+                break
         sent = of_messages(published)
         api.wait_for_events(sent.total() - 1, timeout_s=60)
         assert agent.stop() == 0
