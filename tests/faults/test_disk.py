@@ -59,7 +59,9 @@ def test_a_bad_event_stays_at_the_broker_until_the_disk_can_keep_it(
         agent.wait_until_connected()
         block(agent.state_of())
         publish_amqp(amqp_url, [RUBBISH])
-        until(lambda: "deadletters" in agent.stats["last_error"], 20, "the disk to be named")
+        until(
+            lambda: "deadletters" in agent.stats.get("last_error", ""), 20, "the disk to be named"
+        )
         assert "state directory" in agent.stats["advice"]
         sent = of_messages(publish_amqp(amqp_url, Load(seed=82).messages(500)))
         api.wait_for_events(sent.total())
@@ -81,7 +83,9 @@ def test_a_refused_document_is_kept_in_hand_until_the_disk_can_keep_it(
         agent.wait_until_connected()
         block(agent.state_of())
         sent = of_messages(publish_amqp(amqp_url, published))
-        until(lambda: "deadletters" in agent.stats["last_error"], 20, "the disk to be named")
+        until(
+            lambda: "deadletters" in agent.stats.get("last_error", ""), 20, "the disk to be named"
+        )
         unblock(agent.state_of())
         agent.wait_for_stat("dead_letters", 1)
         until(lambda: agent.stats["messages_in_flight"] == 0, 20, "everything to be settled")

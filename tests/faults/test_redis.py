@@ -53,7 +53,6 @@ def test_a_server_that_hangs_is_left_and_found_again(
         sent = of_messages(publish_redis(url, load.messages(100)))
         api.wait_for_events(sent.total())
         own_redis.pause()
-        agent.wait_for_stat("condition", Condition.CONNECTING)
         until(lambda: agent.stats["condition"] == Condition.CONNECTING, 20, "the loss")
         own_redis.resume()
         agent.wait_until_connected(2)

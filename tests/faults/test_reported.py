@@ -171,7 +171,7 @@ def test_after_a_restart_of_redis_the_subscriber_hears_again_and_tells_of_the_ga
         api.wait_for_events(sent.total())
         for reconnects, end in enumerate((own_redis.kill, own_redis.stop), start=1):
             end()
-            agent.wait_for_stat("condition", Condition.CONNECTING)
+            until(lambda: agent.stats["condition"] == Condition.CONNECTING, 20, "the loss")
             own_redis.start()
             agent.wait_until_connected(reconnects + 1)
             sent += of_messages(publish_redis(url, load.messages(200)))
