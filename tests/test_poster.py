@@ -74,9 +74,8 @@ def raw_server() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
         listeners.append(listener)
 
         def handle(peer: socket.socket) -> None:
-            with peer:
-                with contextlib.suppress(OSError):
-                    handler(peer)
+            with peer, contextlib.suppress(OSError):
+                handler(peer)
 
         def accept() -> None:
             while True:
