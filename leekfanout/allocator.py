@@ -1,13 +1,18 @@
-"""One setting of glibc's allocator, so that memory that is free again goes back to the system."""
+"""Two settings of glibc's allocator: how much free memory goes back to the system, and when."""
 
 import contextlib
 import ctypes
 from typing import Final
 
 # From glibc's malloc.h.
+_M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
 LARGE_BLOCK_BYTES: Final = 131_072
+KEPT_BYTES: Final = 8 * 1024 * 1024
+"""What the heap keeps for the next batch's documents. With glibc's start value (128 kB), which stays
+as it is once the other setting is made, each batch gave a megabyte back and took it again, and a fifth
+of the time that documents take went into the kernel's page faults."""
 
 
 def map_large_blocks() -> None:
@@ -19,4 +24,6 @@ def map_large_blocks() -> None:
     process concerned, before there is much to allocate.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)

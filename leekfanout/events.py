@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import orjson
-
 from leekfanout import json_text, merging
 from leekfanout.errors import BadEventError
 from leekfanout.event_shapes import (
@@ -28,7 +26,8 @@ from leekfanout.tracebacks import failure_fields
 CONTENT_TYPE: Final = "application/json"
 
 MAX_SECONDS: Final = 2**63 / 1000
-"""A time beyond this has more milliseconds than 64 bits hold."""
+MIN_SECONDS: Final = -MAX_SECONDS
+"""A time beyond these has more milliseconds than 64 bits hold."""
 
 MAX_EXACT: Final = 2**53
 """Up to here a float holds each whole number; an integer beyond 64 bits is read as a float, too."""
@@ -80,7 +79,7 @@ def decode(body: bytes, content_type: str | None) -> list[Any]:
         shown = repr(content_type)[:MAX_NAME_CHARACTERS]
         raise BadEventError(f"Its content type is {shown}, not {CONTENT_TYPE}.")
     try:
-        events = orjson.loads(body) if len(body) < json_text.LARGE else json_text.loads(body)
+        events = json_text.loads(body)
     except ValueError:
         return _decode_leniently(body)
     return events if type(events) is list else [events]
@@ -139,7 +138,7 @@ class Documents:
                 _count(tally.ignored, event["type"])
                 return False
             shape = new_shape
-        if not -MAX_SECONDS < event["timestamp"] < MAX_SECONDS:
+        if not MIN_SECONDS < event["timestamp"] < MAX_SECONDS:
             raise BadEventError("Its timestamp is out of range.")
         values = _checked_values(event, shape) if shape.has_values_to_check else _NONE
         if shape.state.is_task:

@@ -39,11 +39,11 @@ def loads(text: str | bytes) -> Any:
 
     Integers beyond 64 bits become floats. Nesting above 1,024 is refused.
     """
-    return _undisturbed(orjson.loads, text)
+    return orjson.loads(text) if len(text) < LARGE else _undisturbed(orjson.loads, text)
 
 
 def _undisturbed(parse: Callable[[Any], Any], text: str | bytes) -> Any:
-    if len(text) < LARGE or not gc.isenabled():
+    if not gc.isenabled():
         return parse(text)
     gc.disable()
     try:

@@ -81,15 +81,17 @@ def _flatten(
     """
     item_room = ITEM_ROOM + len(prefix)
     items = container.items() if type(container) is dict else enumerate(container)
+    if depth > MAX_PATH_KEYS:
+        for key, value in items:
+            plain, room = _plain(value, depth, room - item_room)
+            flat[f"{prefix}{key}"] = _ENCODE(plain)
+        return room
     for key, value in items:
         room -= item_room
         if room < 0:
             raise _NoRoomError
         kind = type(value)
-        if depth > MAX_PATH_KEYS:
-            plain, room = _plain(value, depth, room)
-            flat[f"{prefix}{key}"] = _ENCODE(plain)
-        elif kind is str:
+        if kind is str:
             flat[f"{prefix}{key}"] = value[:MAX_VALUE_CHARACTERS]
         elif kind is int or kind is bool or value is None:
             flat[f"{prefix}{key}"] = value
