@@ -460,9 +460,9 @@ class Pipeline:
     def _end(self) -> None:
         now = time.monotonic()
         self._outbox.stop()
-        self._settle(now)
         left = self._outbox.batches_held
         try:
+            self._settle(now)
             self._custody.leave(now)
             if self._broker is not None and self._link.state is LinkState.UP:
                 self._source.close(wait_s=GOODBYE_S)

@@ -4,17 +4,16 @@ Contract, section 1. Nothing is decided here: an :class:`~leekfanout.outcome.Ans
 where there was no answer.
 """
 
+import contextlib
 import socket
 import ssl
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from leekfanout.config import Subscription
 from leekfanout.outcome import Answer
@@ -27,6 +26,7 @@ ANSWER_MAX_BYTES: Final = 4_000_000
 SLOWEST_BYTES_PER_S: Final = 50_000
 """How slowly the API may take a body before sending it is given up."""
 PROBE_TIMEOUT_S: Final = 5.0
+NO_ANSWER_IN_TIME: Final = "no answer from the API in time"
 
 
 class _PatientlyWriting:
@@ -37,6 +37,7 @@ class _PatientlyWriting:
     """
 
     connect_timeout_s: float
+    connected: Callable[[socket.socket], None]
     timeout: Any
 
     def _new_conn(self) -> Any:
@@ -49,37 +50,49 @@ class _PatientlyWriting:
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
+        sock: socket.socket = self.sock  # type: ignore[attr-defined]
+        sock.settimeout(self.timeout)
+        self.connected(sock)
 
 
 class _Adapter(HTTPAdapter):
     def __init__(self, connect_timeout_s: float) -> None:
-        self._connections = {
-            kind.__name__: type(
-                kind.__name__, (_PatientlyWriting, kind), {"connect_timeout_s": connect_timeout_s}
-            )
-            for kind in (HTTPConnection, HTTPSConnection)
-        }
+        self._socket: socket.socket | None = None
+        self.was_cut = False
+        self._traits = {"connect_timeout_s": connect_timeout_s, "connected": self._connected}
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def _connected(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def cut(self) -> None:
+        """Cut the connection under whoever is using it. Any thread."""
+        self.was_cut = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own, which lets go of the TLS state that the other thread is using.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._use_own_connections(self.poolmanager)
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._use_own_connections(manager)
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        is_new = proxy not in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if is_new:
+            self._use_own_connections(manager)
         return manager
 
     def _use_own_connections(self, manager: urllib3.PoolManager) -> None:
         manager.pool_classes_by_scheme = {
-            "http": _pool_of(HTTPConnectionPool, self._connections["HTTPConnection"]),
-            "https": _pool_of(HTTPSConnectionPool, self._connections["HTTPSConnection"]),
+            scheme: self._patient(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
         }
 
-
-def _pool_of(kind: Any, connection: Any) -> Any:
-    return type(kind.__name__, (kind,), {"ConnectionCls": connection})
+    def _patient(self, pool: Any) -> Any:
+        connection = pool.ConnectionCls
+        own = type(connection.__name__, (_PatientlyWriting, connection), self._traits)
+        return type(pool.__name__, (pool,), {"ConnectionCls": own})
 
 
 def headers_of(subscription: Subscription) -> dict[str, str]:
@@ -109,9 +122,9 @@ class Poster:
         self._connect_timeout_s = subscription.api_connect_timeout_in_seconds
         self._mask = Mask(secrets_of(subscription))
         self._session = requests.Session()
-        adapter = _Adapter(self._connect_timeout_s)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._adapter = _Adapter(self._connect_timeout_s)
+        self._session.mount("http://", self._adapter)
+        self._session.mount("https://", self._adapter)
         self._session.headers.update(headers_of(subscription))
         tls = subscription.api_tls
         if tls is not None:
@@ -144,15 +157,24 @@ class Poster:
         self._session.close()
 
     def _send(self, request: requests.PreparedRequest, timeout: tuple[float, float]) -> Answer:
-        deadline = time.monotonic() + sum(timeout) + self._connect_timeout_s
+        # urllib3's timeouts begin anew with each byte: an answer that trickles in would never end.
+        self._adapter.was_cut = False
+        cutter = threading.Timer(sum(timeout) + self._connect_timeout_s, self._adapter.cut)
+        cutter.daemon = True
+        cutter.start()
         try:
             response = self._session.send(
                 request, timeout=timeout, allow_redirects=False, **self._options
             )
-            body = _read(response, deadline)
+            body = _read(response)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # A cut answer is no answer, whatever its status said.
-            return Answer(None, error=in_plain_words(error))
+            late = self._adapter.was_cut
+            return Answer(None, error=NO_ANSWER_IN_TIME if late else in_plain_words(error))
+        finally:
+            cutter.cancel()
+        if self._adapter.was_cut:  # so it may be the end of an answer that tells no length
+            return Answer(None, error=NO_ANSWER_IN_TIME)
         if response.status_code != requests.codes.created:
             body = self._masked(body)
         return Answer(response.status_code, response.headers, body)
@@ -163,12 +185,12 @@ class Poster:
         return self._mask(text).encode("utf-8", "surrogateescape")
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """Read the answer's body, of bounded size and within bounded time, and free the connection."""
+def _read(response: requests.Response) -> bytes:
+    """Read the answer's body, of bounded size, and free the connection."""
     body = bytearray()
     for chunk in response.iter_content(65_536):
         body += chunk
-        if len(body) > ANSWER_MAX_BYTES or time.monotonic() > deadline:
+        if len(body) > ANSWER_MAX_BYTES:
             response.close()
             break
     return bytes(body)
@@ -176,6 +198,8 @@ def _read(response: requests.Response, deadline: float) -> bytes:
 
 def in_plain_words(error: BaseException) -> str:
     """Say what went wrong between us and the API, without the URL, which may hold a password."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy in front of the API can't be used"
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -184,8 +208,6 @@ def in_plain_words(error: BaseException) -> str:
             return "the API's host name can't be resolved"
         if isinstance(cause, ConnectionRefusedError):
             return "the API refuses connections"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy in front of the API can't be used"
     if isinstance(error, requests.exceptions.SSLError):
         return "TLS with the API failed"
     if isinstance(error, requests.exceptions.ConnectTimeout):
@@ -193,7 +215,7 @@ def in_plain_words(error: BaseException) -> str:
     if isinstance(error, requests.exceptions.Timeout) or any(
         isinstance(cause, TimeoutError) for cause in causes
     ):
-        return "no answer from the API in time"
+        return NO_ANSWER_IN_TIME
     return "the API closed the connection before it had answered"
 
 
