@@ -65,7 +65,7 @@ def _read_as_json(text: str) -> Any:
     can pass: the text is cut at single quotes, and what is outside strings may only hold tokens that
     mean the same in both languages. If there is a string in double quotes, or with a prefix, the first
     one's quote or prefix stands outside and is refused, as the strings before it were cut rightly.
-    Strings side by side, keys that are no strings, and ``[1,]`` are refused by orjson.
+    Strings side by side or left open, keys that are no strings, and ``[1,]`` are refused by orjson.
     """
     is_tuple = text[:1] == "("
     if is_tuple:
@@ -77,9 +77,7 @@ def _read_as_json(text: str) -> Any:
         return _UNREAD
     parts = text.replace('"', '\\"').split("'", 2 * MAX_RESPELLED + 1)
     outside = "'".join(parts[::2])
-    if len(parts) % 2 == 0 or len(outside) > MAX_RESPELLED:
-        return _UNREAD
-    if not _SHARED_TOKENS_ONLY.fullmatch(outside):
+    if len(outside) > MAX_RESPELLED or not _SHARED_TOKENS_ONLY.fullmatch(outside):
         return _UNREAD
     if len(outside) > MAX_NESTING and _nesting(outside) > MAX_NESTING:
         return _UNREAD

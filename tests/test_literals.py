@@ -268,6 +268,33 @@ def test_nothing_but_literals_reaches_pythons_parser(monkeypatch: pytest.MonkeyP
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1,),
+        (1, -2.5),
+        ("a", None, True, False),
+        (None,),
+        (True,),
+        (False,),
+        ('it"s', "a\nb\\", ""),
+        ([1, {"a": [None, {"b": True}]}],),
+        [],
+        ["a", 1e300],
+        {"a": None, "b": {"c": [False, "None (e)"]}},
+        {},
+        "a",
+        (123456789012345678,),
+    ],
+)
+def test_common_shapes_are_read_without_pythons_parser(
+    monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    monkeypatch.setattr(literals.ast, "literal_eval", lambda _: pytest.fail("was asked"))
+
+    assert read(repr(value)) == value
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_is_not_a_literal(text: str) -> None:
