@@ -27,11 +27,13 @@ def plain_amqp(rig: Rig, shape: str, events: int, prefetch_count: int) -> Figure
     return answer_of(partial(plain.kombu_client, url, messages, events, prefetch_count))
 
 
-def source_amqp(rig: Rig, shape: str, events: int, prefetch_count: int) -> Figures:
+def source_amqp(
+    rig: Rig, shape: str, events: int, prefetch_count: int, ack_after_s: float = 0.0
+) -> Figures:
     """Drain a filled queue with the agent's source alone."""
     messages = answer_of(partial(amqp_load.fill, rig.rabbitmq.port, shape, events))
     wanted = subscribe(rig.rabbitmq.url(), rig.api.url, prefetch_count=prefetch_count)
-    return answer_of(partial(plain.source_alone, wanted, messages, events))
+    return answer_of(partial(plain.source_alone, wanted, messages, events, ack_after_s))
 
 
 def agent_amqp(rig: Rig, shape: str, events: int, delay_s: float = 0.0, **keys: Any) -> Figures:
@@ -65,7 +67,7 @@ def plain_redis(rig: Rig, events: int, share: float | None) -> Figures:
         rig, partial(plain.redis_client, rig.redis.port, events), events, share
     )
     if share is None:
-        rig.redis_rate = max(rig.redis_rate, figures["rate"])
+        rig.redis_rates.append(figures["rate"])
     return figures
 
 

@@ -77,7 +77,8 @@ def _amqp(quick: bool) -> Part:
     events = 20_000 if quick else 60_000
     single = {"shape": "single", "events": events}
     lists = {"shape": "lists of ten", "events": 2 * events}
-    pool = {**single, **SPREAD}
+    # So many that filling ten senders, and emptying them, is a small part of it.
+    pool = {**single, **SPREAD, "events": 60_000}
     cases = (
         _case("plain 1000", measures.plain_amqp, **single, prefetch_count=1_000),
         _case("plain 10000", measures.plain_amqp, **single, prefetch_count=10_000),
@@ -89,6 +90,13 @@ def _amqp(quick: bool) -> Part:
         _case("agent lists", measures.agent_amqp, **lists, prefetch_count=1_000),
         _case("agent pool 10", measures.agent_amqp, **pool),
         _case("agent pool 10, 200 ms", measures.agent_amqp, **pool, delay_s=0.2),
+        _case(
+            "source pool 1, 200 ms",
+            measures.source_amqp,
+            **single,
+            prefetch_count=1_000,
+            ack_after_s=0.2,
+        ),
         _case(
             "agent pool 1, 200 ms", measures.agent_amqp, **single, prefetch_count=1_000, delay_s=0.2
         ),

@@ -130,6 +130,12 @@ def _slow_api(results: Results) -> list[Line]:
     def of(case: str, figure: str) -> float | None:
         return results.figure("amqp", case, figure)
 
+    def one_post_at_a_time(ours: float, receiving: float) -> tuple[str, bool]:
+        # While the POST is under way the prefetch is used up: RabbitMQ's next 1,000 messages come
+        # after it, not meanwhile, and what that takes no agent can save.
+        seen, met = _at_least(ONE_POST_SHARE)(ours, ONE_POST_RATE)
+        return f"{seen}; merely receiving: {receiving / ONE_POST_RATE:.2f}", met
+
     slow = "agent pool 10, 200 ms"
     work = "API 200 ms, pool 10, batches of 1,000, prefetch 10,000"
     return [
@@ -148,8 +154,8 @@ def _slow_api(results: Results) -> list[Line]:
         _line(
             "API 200 ms, pool 1, prefetch 1,000: rate",
             f"≥ {ONE_POST_SHARE} of one POST of 1,000 per 200 ms",
-            [of("agent pool 1, 200 ms", "rate"), ONE_POST_RATE],
-            _at_least(ONE_POST_SHARE),
+            [of("agent pool 1, 200 ms", "rate"), of("source pool 1, 200 ms", "rate")],
+            one_post_at_a_time,
         ),
     ]
 

@@ -130,11 +130,13 @@ class DeadLetters:
             self._counted = None
             return self._store.write(lambda db: sum(self._insert(db, letter) for letter in letters))
 
-    def count(self) -> int:
-        """How many letters there are, as of the last time that the file could be read.
+    @property
+    def changed(self) -> bool:
+        """Whether this process has added or removed letters since they were last counted."""
+        return self._counted is None
 
-        Cheap enough, like :meth:`size_bytes`, to ask every second.
-        """
+    def count(self) -> int:
+        """How many letters there are, as of the last time that the file could be read."""
         return self._count()[0]
 
     def size_bytes(self) -> int:

