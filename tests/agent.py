@@ -13,6 +13,7 @@ from typing import Any, Self
 import orjson
 import psutil
 
+from leekfanout.control_client import Client
 from tests.api_double import ApiDouble
 from tests.processes import ChildProcess
 from tests.waiting import until
@@ -168,6 +169,10 @@ class Agent(_Logged):
             self.children()
         return self
 
+    def call(self, method: str, *params: Any) -> Any:
+        """Call a method of its control socket."""
+        return Client(self.state_dir / "control.sock").call(method, *params)
+
     def children(self) -> dict[str, int]:
         """Return the process ids of the subscriptions' processes that live, by name."""
         started = {line["subscription"]: line["pid"] for line in self.lines("process.started")}
@@ -230,6 +235,26 @@ class Agent(_Logged):
             if child.is_running():
                 child.kill()
         psutil.wait_procs(self._children.values(), timeout=5)
+
+
+class FileAgent(Agent):
+    """An agent whose subscriptions come from a file, which may change while it runs."""
+
+    def __init__(self, folder: Path, entries: Sequence[Mapping[str, Any]], *options: str) -> None:
+        self.file = folder / "subscriptions.json"
+        self.write(entries)
+        super().__init__(
+            entries,
+            folder,
+            options=("--config", str(self.file), *options),
+            env={"LEEK_AGENT_SUBSCRIPTIONS": ""},
+        )
+
+    def write(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the file."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(json.dumps(list(entries)))
+        fresh.replace(self.file)
 
 
 class Alone(_Logged):

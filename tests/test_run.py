@@ -15,7 +15,7 @@ import pytest
 
 from leekfanout.control_client import Client, RefusedError
 from leekfanout.rpc import Fault
-from tests.agent import Agent
+from tests.agent import Agent, FileAgent
 from tests.processes import free_ports
 from tests.waiting import until
 
@@ -45,25 +45,6 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     """An agent whose subscriptions come from the variable."""
     with Agent([entry("shop-prod"), entry("blog-prod")], tmp_path) as agent:
         yield agent
-
-
-class FileAgent(Agent):
-    """An agent whose subscriptions come from a file."""
-
-    def __init__(self, folder: Path, entries: list[dict[str, Any]], *options: str) -> None:
-        self.file = folder / "subscriptions.json"
-        self.write(entries)
-        super().__init__(
-            entries,
-            folder,
-            options=("--config", str(self.file), *options),
-            env={"LEEK_AGENT_SUBSCRIPTIONS": ""},
-        )
-
-    def write(self, entries: list[dict[str, Any]]) -> None:
-        fresh = self.file.with_suffix(".new")
-        fresh.write_text(json.dumps(entries))
-        os.replace(fresh, self.file)
 
 
 def client(agent: Agent) -> Client:
