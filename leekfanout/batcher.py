@@ -229,7 +229,7 @@ class Batcher:
         try:
             events = decode(body, content_type)
         except BadEventError as error:
-            self._set_aside("message", str(error), body)
+            self._set_aside("message", str(error), body, content_type or "")
             self._close_if_full()
             return
         if len(events) == 1:
@@ -288,10 +288,14 @@ class Batcher:
             reason = f"An unexpected {type(error).__name__} in leekfanout."
             self._set_aside("event", reason, as_payload(event) if body is None else body)
 
-    def _set_aside(self, kind: Kind, reason: str, payload: bytes) -> None:
+    def _set_aside(
+        self, kind: Kind, reason: str, payload: bytes, content_type: str | None = None
+    ) -> None:
         self._events += 1
         self.tally.bad += 1
-        self._dead_letters.append(DeadLetter(kind, reason, None, payload, self._wall_clock()))
+        self._dead_letters.append(
+            DeadLetter(kind, reason, None, payload, self._wall_clock(), content_type)
+        )
 
     def _close_if_full(self) -> None:
         if self._events >= self._max_events:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from leekfanout import logs
 from leekfanout.errors import StoreError
 from leekfanout.sqlite_store import (
+    Column,
     DamagedError,
     SqliteStore,
     checked,
@@ -39,6 +40,7 @@ _SCHEMA: Final = """
     );
     CREATE INDEX letters_at ON letters (at)
 """
+_LATER_COLUMNS: Final = (Column("letters", "content_type", "TEXT"),)
 
 
 class DeadLetter(NamedTuple):
@@ -54,6 +56,9 @@ class DeadLetter(NamedTuple):
     """The bytes of the message, the event or the document, as they came or would have gone."""
     at: float
     """When it was set aside, in epoch seconds."""
+    content_type: str | None = None
+    """What a ``message`` was said to be; empty if it said nothing. None where that isn't known: in a
+    message whose envelope can't be read, one that an earlier version has kept, and other kinds."""
 
 
 class StoredLetter(NamedTuple):
@@ -117,7 +122,12 @@ class DeadLetters:
         """The file's version (as other processes change it), and its letters and bytes then."""
         self._last_counted = (0, 0)
         self._store = SqliteStore(
-            path, _SCHEMA, synchronous="FULL", owner=owner, on_open=self._take_stock
+            path,
+            _SCHEMA,
+            later_columns=_LATER_COLUMNS,
+            synchronous="FULL",
+            owner=owner,
+            on_open=self._take_stock,
         )
 
     def put(self, letters: Sequence[DeadLetter]) -> int:
@@ -174,11 +184,12 @@ class DeadLetters:
 
         def get(db: sqlite3.Connection) -> DeadLetter | None:
             row = db.execute(
-                "SELECT kind, reason, answer, payload, at FROM letters WHERE id = ?", (letter_id,)
+                "SELECT kind, reason, answer, payload, at, content_type FROM letters WHERE id = ?",
+                (letter_id,),
             ).fetchone()
             if row is None:
                 return None
-            return DeadLetter._make(checked(row, str, str, str | None, bytes, float))
+            return DeadLetter._make(checked(row, str, str, str | None, bytes, float, str | None))
 
         return self._store.read(get)
 
@@ -207,7 +218,8 @@ class DeadLetters:
         self._store.close()
 
     def _insert(self, db: sqlite3.Connection, letter: DeadLetter) -> int:
-        size_bytes = len(letter.payload) + len(letter.reason) + len(letter.answer or "")
+        texts = (letter.reason, letter.answer or "", letter.content_type or "")
+        size_bytes = len(letter.payload) + sum(map(len, texts))
         if size_bytes > self._max_bytes:
             if (held_back := self._complaint.allow()) is not None:
                 log.error(
@@ -227,13 +239,15 @@ class DeadLetters:
                 break  # nothing is left, and the bound is smaller than an empty file
             evicted += 1
         db.execute(
-            "INSERT INTO letters (at, kind, reason, answer, payload) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO letters (at, kind, reason, answer, payload, content_type)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (
                 letter.at,
                 letter.kind,
                 _storable(letter.reason),
                 None if letter.answer is None else _storable(letter.answer),
                 letter.payload,
+                None if letter.content_type is None else _storable(letter.content_type),
             ),
         )
         return evicted

@@ -11,7 +11,7 @@ from leekfanout.batcher import join_documents
 from leekfanout.config import Subscription
 from leekfanout.deadletters import DeadLetter, DeadLetters
 from leekfanout.errors import BadEventError
-from leekfanout.events import Documents, EventTally, decode
+from leekfanout.events import CONTENT_TYPE, Documents, EventTally, decode
 from leekfanout.outcome import Outcome, Verdict, is_ready, judge
 from leekfanout.poster import Poster
 
@@ -134,12 +134,14 @@ def _settle(
 def documents_of(letter: DeadLetter, app_env: str) -> list[bytes]:
     """Return the documents that a letter holds or makes now; BadEventError if it still makes none.
 
-    An event is decoded anew, for a later version may know what this one refused.
+    An event is decoded anew, for a later version may know what this one refused. A message is decoded
+    as what it was said to be; where that isn't known, as JSON.
     """
     if letter.kind == "document":
         return [letter.payload]
     documents = Documents(app_env, EventTally())
-    for event in decode(letter.payload, "application/json"):
+    said = CONTENT_TYPE if letter.content_type is None else letter.content_type
+    for event in decode(letter.payload, said):
         documents.add(event)
     made = documents.close(int(time.time() * 1000))
     if not made:

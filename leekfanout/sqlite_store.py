@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from leekfanout import logs
 from leekfanout.errors import StoreError
@@ -46,6 +46,14 @@ class DamagedError(sqlite3.DatabaseError):
     """The file holds something that we haven't written, though SQLite doesn't mind it."""
 
 
+class Column(NamedTuple):
+    """A column that came later than its table."""
+
+    table: str
+    name: str
+    declared_type: str
+
+
 class SqliteStore:
     """Runs transactions on one SQLite file; any thread may call any method.
 
@@ -58,6 +66,9 @@ class SqliteStore:
     (https://www.sqlite.org/pragma.html#pragma_synchronous).
 
     ``on_open`` is called with each new connection, for what is to be read from the file first.
+
+    ``later_columns`` are added to a file that lacks them. Earlier versions don't mind them, so that
+    the schema's version stays what it is, and one may go back to them.
     """
 
     def __init__(
@@ -68,6 +79,7 @@ class SqliteStore:
         synchronous: Literal["NORMAL", "FULL"],
         owner: bool = True,
         on_open: Callable[[sqlite3.Connection], None] | None = None,
+        later_columns: Sequence[Column] = (),
     ) -> None:
         self.path = path
         self.lock = threading.RLock()
@@ -76,6 +88,7 @@ class SqliteStore:
         self._synchronous = synchronous
         self._owner = owner
         self._on_open = on_open
+        self._later_columns = later_columns
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
 
@@ -200,8 +213,19 @@ class SqliteStore:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {self._schema}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
             )
+        self._add_later_columns(connection)
         if self._on_open is not None:
             self._on_open(connection)
+
+    def _add_later_columns(self, connection: sqlite3.Connection) -> None:
+        if all(_has_column(connection, column) for column in self._later_columns):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        for column in self._later_columns:
+            if not _has_column(connection, column):  # another process may have added it meanwhile
+                table, name, declared_type = column
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declared_type}")
+        connection.execute("COMMIT")
 
     def _set_aside(self, error: Exception) -> None:
         """Rename a damaged file: a new one can be begun, and a person can look at the old one."""
@@ -226,6 +250,13 @@ class SqliteStore:
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
+
+
+def _has_column(connection: sqlite3.Connection, column: Column) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (column.table, column.name)
+    )
+    return found.fetchone() is not None
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

@@ -308,6 +308,8 @@ def test_bad_events_ride_along_with_their_reasons():
     assert json.loads(batch.dead_letters[0].payload)["uuid"] == "task-2"
     assert batch.dead_letters[1].payload == b"7"
     assert batch.dead_letters[4].payload == b"\x00envelope"
+    types = [letter.content_type for letter in batch.dead_letters]
+    assert types == [None, None, "application/json", "application/x-python-serialize", None]
     assert batch.dead_letters[4].reason == "Its envelope is broken."
     assert all(letter.reason and letter.at == 1_700_000_000.5 for letter in batch.dead_letters)
     assert batch.last_tag == 4

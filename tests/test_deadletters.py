@@ -1,6 +1,7 @@
 """The dead letters: kept whole, bounded, found again, and shared with other processes."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +15,20 @@ from tests.stores import stores_are_closed  # noqa: F401
 pytestmark = pytest.mark.usefixtures("stores_are_closed")
 
 MB = 1_000_000
+
+FIRST_SCHEMA = """
+    CREATE TABLE letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        kind TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        answer TEXT,
+        payload BLOB NOT NULL
+    );
+    CREATE INDEX letters_at ON letters (at);
+    PRAGMA user_version = 1
+"""
+"""How files were laid out at first: a copy, so that a change of the code's own shows."""
 
 
 def letter(number: int = 0, *, payload: bytes | None = None, **changes: object) -> DeadLetter:
@@ -41,11 +56,32 @@ def test_a_letter_comes_back_as_it_was_put(letters: DeadLetters) -> None:
     put = [
         letter(0),
         letter(1, kind="document", answer='HTTP 400 {"failed": 1}', payload=b'{"id":"\xff\x00"}'),
-        letter(2, kind="message", payload=b""),
+        letter(2, kind="message", payload=b"", content_type="application/x-yaml"),
+        letter(3, kind="message", content_type=""),
     ]
     assert letters.put(put) == 0
-    assert [letters.get(number) for number in (1, 2, 3)] == put
-    assert letters.get(4) is None
+    assert [letters.get(number) for number in (1, 2, 3, 4)] == put
+    assert letters.get(5) is None
+
+
+@pytest.mark.parametrize("owner", [True, False])
+def test_a_file_from_before_content_types_were_kept_is_read_and_written(
+    path: Path, owner: bool
+) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.executescript(FIRST_SCHEMA)
+        connection.execute(
+            "INSERT INTO letters VALUES (7, 5.0, 'message', 'no JSON', NULL, CAST('x' AS BLOB))"
+        )
+    connection.close()
+    letters = DeadLetters(path, "shop-prod", MB, owner=owner)
+    assert letters.get(7) == DeadLetter("message", "no JSON", None, b"x", 5.0)
+    letters.put([letter(kind="message", content_type="text/plain")])
+    letters.close()
+    reopened = DeadLetters(path, "shop-prod", MB, owner=owner)
+    assert [each.id for each in reopened.select()] == [7, 8]
+    assert reopened.get(8) == letter(kind="message", content_type="text/plain")
 
 
 def test_a_reason_that_has_no_utf8_is_kept_readable(letters: DeadLetters) -> None:

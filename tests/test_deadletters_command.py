@@ -141,6 +141,7 @@ def test_show_as_json_gives_the_payload_back_whole(
         "kind": "event",
         "reason": "it has no uuid",
         "answer": None,
+        "content_type": None,
         **shown,
     }
 

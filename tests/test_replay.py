@@ -182,6 +182,23 @@ def test_an_event_that_is_understood_by_now_becomes_a_document(
     assert left(letters) == []
 
 
+def test_a_message_is_replayed_as_what_it_was_said_to_be(
+    letters: DeadLetters, api: ApiDouble
+) -> None:
+    said = [None, "application/json; charset=utf-8", "application/x-python-serialize", ""]
+    letters.put(
+        [
+            letter(sent(number), "message")._replace(content_type=content_type)
+            for number, content_type in enumerate(said)
+        ]
+    )
+    replayed = replay_all(letters, api)
+    assert {each["id"] for each in api.confirmed()} == {"id-0", "id-1"}
+    assert left(letters) == [3, 4]
+    assert "application/x-python-serialize" in replayed.staying[3]
+    assert "''" in replayed.staying[4]
+
+
 def test_what_still_makes_no_document_stays_with_its_reason(
     letters: DeadLetters, api: ApiDouble
 ) -> None:
