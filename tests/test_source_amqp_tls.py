@@ -96,6 +96,11 @@ def test_a_broker_of_an_unknown_authority_is_refused(broker):
         broker.source(Tls(None, broker.client_cert, broker.client_key)).connect()
 
 
+def test_a_certificate_file_that_is_missing_is_told(broker):
+    with pytest.raises(SourceRefusedError, match="file of certificates"):
+        broker.source(Tls(ca=f"{broker.ca}.gone")).connect()
+
+
 def test_a_broker_of_another_name_is_refused(broker):
     with pytest.raises(SourceRefusedError, match=r"certificate of .* can't be verified"):
         broker.source(broker.trusted(), host="127.0.0.2").connect()

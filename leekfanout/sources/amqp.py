@@ -6,8 +6,6 @@ it is.
 """
 
 import itertools
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +28,7 @@ from leekfanout.sources.amqp_frames import (
     frame_handler,
     pump,
 )
+from leekfanout.sources.network_errors import network_error
 
 log = logs.get("amqp")
 
@@ -291,20 +290,8 @@ def in_plain_words(error: Exception, address: str, subscription: Subscription) -
         )
     if isinstance(error, amqp_errors.AMQPError):
         return SourceError(f"{address} ended the conversation: {error}")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return SourceRefusedError(
-            f"The certificate of {address} can't be verified: {error.verify_message}."
-        )
-    if isinstance(error, ssl.SSLError):
-        return SourceError(f"TLS with {address} failed: {error.reason or error}.")
-    if isinstance(error, socket.gaierror):
-        return SourceError(f"The host name in {address} can't be resolved: {error.strerror}.")
-    if isinstance(error, TimeoutError):
-        return SourceError(f"{address} did not answer in time.")
-    if isinstance(error, ConnectionRefusedError):
-        return SourceError(f"{address} refuses connections: is the broker running?")
     if isinstance(error, OSError):
-        return SourceError(f"The connection to {address} was lost: {error.strerror or error}.")
+        return network_error(error, address)
     return SourceError(f"The connection to {address} was lost ({type(error).__name__}).")
 
 

@@ -17,9 +17,14 @@ def network_error(error: OSError, address: str) -> SourceError:
         )
     if isinstance(error, ssl.SSLError):
         return SourceError(f"TLS with {address} failed: {error.reason or error}.")
-    if isinstance(error, (FileNotFoundError, PermissionError)):
+    if isinstance(error, FileNotFoundError):
         return SourceRefusedError(
             f"A file of certificates for {address} can't be read: {error.strerror}."
+        )
+    if isinstance(error, PermissionError):  # of a file, or of connect (connect(2): EACCES, EPERM)
+        return SourceRefusedError(
+            f"The system doesn't let us connect to {address} ({error.strerror}): a file of "
+            "certificates can't be read, or a firewall or sandbox is in the way."
         )
     if isinstance(error, socket.gaierror):
         return SourceError(f"The host name in {address} can't be resolved: {error.strerror}.")
