@@ -313,8 +313,12 @@ class Ledger:
         return bool(self._remembered)
 
     @property
-    def recognises_in_open_batch(self) -> bool:
-        """Whether the open batch has messages that are in earlier batches too."""
+    def open_batch_is_tied(self) -> bool:
+        """Whether events of the open batch's messages are in earlier batches too.
+
+        Either a message was recognised, or its first one began in the batch before it. Such a batch
+        can't be discarded: its messages are done only with the others.
+        """
         return bool(self._recognised_in_open) or self._last_continues
 
     def recognise(self, body: bytes) -> bool:

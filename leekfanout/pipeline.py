@@ -235,7 +235,7 @@ class Pipeline:
                 if self._phase is Phase.RUNNING
                 else self._source.still_arriving
             )
-            and self._custody.may_read(self._batcher.last_tag, self._batcher.raw_bytes)
+            and self._may_read()
         )
         self._listen(wanted)
         if not wanted:
@@ -252,6 +252,12 @@ class Pipeline:
             self._batcher.opened = False
             self._window_due = now + self._subscription.batch_max_window_in_seconds
         return more
+
+    def _may_read(self) -> bool:
+        if self._custody.may_read(self._batcher.last_tag, self._batcher.raw_bytes):
+            return True
+        self._pacing.held_up()
+        return False
 
     def _listen(self, wanted: bool) -> None:
         """Wake up when something arrives from the broker, or don't."""
@@ -277,9 +283,7 @@ class Pipeline:
             return
         if now >= self._window_due:
             batcher.close(ClosedBy.WINDOW)
-        elif self._link.state is LinkState.UP and not self._custody.may_read(
-            batcher.last_tag, batcher.raw_bytes
-        ):
+        elif self._link.state is LinkState.UP and not self._may_read():
             batcher.close(ClosedBy.PREFETCH)
 
     def _take(self, batch: Batch) -> None:
@@ -430,7 +434,7 @@ class Pipeline:
         return math.inf
 
     def _hand_back(self, now: float, broker: BrokerCustody) -> None:
-        if broker.ledger.recognises_in_open_batch:
+        if broker.ledger.open_batch_is_tied:
             self._batcher.close(ClosedBy.DRAIN)
         else:
             self._batcher.discard()

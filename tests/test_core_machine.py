@@ -93,7 +93,7 @@ class Core:
         self.custody.connection_lost(now)
 
     def hand_back(self, now: float) -> None:
-        if self.ledger.recognises_in_open_batch:
+        if self.ledger.open_batch_is_tied:
             self.batcher.close(ClosedBy.DRAIN)
         else:
             self.batcher.discard()

@@ -470,9 +470,9 @@ def test_the_rest_of_a_split_message_is_kept_if_its_first_part_was_acked():
     (first,) = opened(ledger, batch(1, 2, continues=True))
     ledger.done(first, 1.0)
     assert ledger.acks(1.0, 0.0) == [multiple(1)]
-    assert ledger.recognises_in_open_batch
+    assert ledger.open_batch_is_tied
     (rest,) = opened(ledger, batch(2, 3))
-    assert not ledger.recognises_in_open_batch
+    assert not ledger.open_batch_is_tied
     assert ledger.hand_back(withdraw_all) == []
     # Delivered again as a whole, its first part would be posted twice.
     assert ledger.recognise(body(2))
@@ -497,9 +497,9 @@ def test_a_batch_with_messages_of_earlier_batches_is_kept():
     opened(ledger, batch(1, 1))
     ledger.connection_lost()
     ledger.recognise(body(1))
-    assert ledger.recognises_in_open_batch
+    assert ledger.open_batch_is_tied
     opened(ledger, batch(1, 2))
-    assert not ledger.recognises_in_open_batch
+    assert not ledger.open_batch_is_tied
     assert ledger.hand_back(withdraw_all) == []
     assert ledger.recognise(body(1))
     (again,) = opened(ledger, batch(1, 1, documents=0))
