@@ -16,7 +16,8 @@ def network_error(error: OSError, address: str) -> SourceError:
             f"The certificate of {address} can't be verified: {error.verify_message}."
         )
     if isinstance(error, ssl.SSLError):
-        return SourceError(f"TLS with {address} failed: {error.reason or error}.")
+        reason = getattr(error, "reason", None)  # there only where OpenSSL has given one
+        return SourceError(f"TLS with {address} failed: {reason or error}.")
     if isinstance(error, FileNotFoundError):
         return SourceRefusedError(
             f"A file of certificates for {address} can't be read: {error.strerror}."
