@@ -20,8 +20,9 @@ while they are made: that took more than half of the time, and they can't be gar
 MAX_CONTAINERS: Final = 50_000
 """How many lists and objects are made of a text within an event: to make these takes 5 ms."""
 
-# Shorter ones fit 64 bits.
-_LONG_INTEGER = re.compile(r"\d{19}")
+LONG_INTEGER = re.compile(r"\d{19}")
+"""What may be beyond 64 bits, so that orjson reads it as a float; a shorter one isn't."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -59,7 +60,7 @@ def loads_exactly(text: str) -> Any:
     all if it may have more than :data:`MAX_CONTAINERS`.
     """
     if len(text) < LARGE:
-        if _LONG_INTEGER.search(text):
+        if LONG_INTEGER.search(text):
             return json.loads(text)
         try:
             return orjson.loads(text)

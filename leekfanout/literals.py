@@ -49,11 +49,8 @@ _UNREAD: Final = object()
 
 # In these escapes JSON agrees with Python. Without an escaped quote, a string ends at the next quote.
 _SHARED_ESCAPES_ONLY = re.compile(r"[^\\]*+(?:\\[\\nrt][^\\]*+)*+")
-# JSON's tokens and Python's words, outside strings, where a quote stands for a string. No integer may
-# be beyond 64 bits, since orjson reads it as a float.
-_SHARED_TOKENS_ONLY = re.compile(
-    r"[][{},:'.eE+\- ]*+(?:(?:\d{1,18}+|None|True|False)(?!\d)[][{},:'.eE+\- ]*+)*+"
-)
+# JSON's tokens and Python's words, outside strings, where a quote stands for a string.
+_SHARED_TOKENS_ONLY = re.compile(r"(?:[][{},:'.eE+\-\d ]++|None|True|False)*+")
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
@@ -79,6 +76,8 @@ def _read_as_json(text: str) -> Any:
     outside = "'".join(parts[::2])
     if len(outside) > MAX_RESPELLED or not _SHARED_TOKENS_ONLY.fullmatch(outside):
         return _UNREAD
+    if json_text.LONG_INTEGER.search(outside):
+        return _UNREAD
     if len(outside) > MAX_NESTING and _nesting(outside) > MAX_NESTING:
         return _UNREAD
     if "e" in outside:  # as in all three words
@@ -101,14 +100,16 @@ def _nesting(outside: str) -> int:
 
 
 # A superset of what may stand in a literal, so that Python's parser meets neither operators nor
-# keywords, on whose chains it is slow. DOTALL: an escape may precede a line's end.
+# keywords, on whose chains it is slow. DOTALL: an escape may precede a line's end. The lookaheads in
+# strings aren't the last alternatives: there, Python 3.11.0 to 3.11.4 forgets to go back when a
+# possessive group's repetition fails (python/cpython#106052).
 _LITERAL_PART = r"""
     \s*+
     (?: [][(){},:+\-]
       | (?: 0[xX][\da-fA-F_]++ | 0[oObB][\d_]++ | [\d._]++(?:[eE][+\-]?+[\d_]++)?+[jJ]?+ ) (?!\w)
       | (?: [rR][bB]?+ | [bB][rR]?+ | [uU] )?+
-        (?: \'{3} (?: [^'\\]++ | \\. | '(?!'') )*+ \'{3}
-          | \"{3} (?: [^"\\]++ | \\. | "(?!"") )*+ \"{3}
+        (?: \'{3} (?: '(?!'') | \\. | [^'\\]++ )*+ \'{3}
+          | \"{3} (?: "(?!"") | \\. | [^"\\]++ )*+ \"{3}
           | ' (?: [^'\\\r\n]++ | \\(?: \r\n | . ) )*+ '
           | " (?: [^"\\\r\n]++ | \\(?: \r\n | . ) )*+ " )
       | (?: None | True | False | set ) (?!\w)

@@ -92,6 +92,8 @@ def outcome(read_it: Any, text: str) -> str:
         "[123456789012345678]",
         "[1234567890123456789]",
         "[-9223372036854775809]",
+        "-9999999999999999999",
+        "(-9999999999999999999,)",
         "[12345678901234567890123]",
         "None",
         "null",
@@ -109,6 +111,8 @@ def outcome(read_it: Any, text: str) -> str:
         "'a' 'b'",
         "['a''b']",
         "['''a''']",
+        "'''a''b\\''''",
+        '"""a""b\\""""',
         "['''a'b\n''']",
         '["""a"b\n"""]',
         "''''",
@@ -222,6 +226,17 @@ def test_many_brackets_that_are_not_nested_are_read() -> None:
     assert read("1" + " " * 300) == 1
 
 
+def test_what_is_respelled_may_be_nested_as_deeply() -> None:
+    # Of more tokens than Python's parser is given.
+    inner = "1," * 20_000 + "1"
+    value = read("[" * 200 + inner + "]" * 200)
+
+    for _ in range(199):
+        (value,) = value
+    assert value == [1] * 20_001
+    assert outcome(read, "[" * 201 + inner + "]" * 201) == "not a literal"
+
+
 def test_long_strings_are_read() -> None:
     for text in ("x" * 10_000_000, "é" * 1_000_000, "\n" * 1_000_000, "'" * 1_000_000 + '"'):
         assert read(repr((text,))) == (text,)
@@ -235,6 +250,15 @@ def test_more_than_pythons_parser_is_given_is_not_read_but_respelled_it_is() -> 
     assert outcome(read, repr([1] * many)) == "not a literal"
     assert read(repr(["x" * 20] * 30_000)) == ["x" * 20] * 30_000
     assert outcome(read, repr(["x"] * many)) == "not a literal"
+
+
+def test_characters_outside_of_strings_are_respelled_up_to_a_bound() -> None:
+    def of(length: int) -> str:
+        ones = "1," * 20_000
+        return f"[{ones}{'1':<{length - len(ones) - 2}}]"
+
+    assert read(of(literals.MAX_RESPELLED)) == [1] * 20_001
+    assert outcome(read, of(literals.MAX_RESPELLED + 1)) == "not a literal"
 
 
 def test_numbers_that_python_cant_write_are_not_read() -> None:
