@@ -273,14 +273,22 @@ class Outbox:
         suspect: bool = False,
         delay_s: float = 0.0,
         refused_events: int = 0,
+        breaks: bool = False,
     ) -> None:
         """Give back a parcel of which ``bodies`` are left, each to be posted after ``delay_s``.
 
         ``confirmed``: the API has taken all others of its documents; ``suspect`` as in
-        :class:`Parcel`; ``refused_events`` as in :meth:`settled`.
+        :class:`Parcel`; ``refused_events`` as in :meth:`settled`; ``breaks`` as in :meth:`failed`.
         """
         with self._changed:
-            self._answered(parcel, confirmed)
+            if breaks:
+                self._given_back(parcel)
+                self._breaker.failed(
+                    self._clock(), begun_at=parcel.begun_at, at_once=False, retry_after_s=None
+                )
+                self._changed.notify_all()
+            else:
+                self._answered(parcel, confirmed)
             parcel.batch.events -= refused_events
             parcel.batch.begun |= sum(map(len, bodies)) < len(parcel.body)
             held = self._held.get(parcel.batch)

@@ -21,9 +21,15 @@ RETRY_AFTER_MAX_S: Final = 3600.0
 """A Retry-After beyond an hour is taken as an hour: a wrong date must not silence us for days."""
 
 REFUSALS_BEFORE_BISECT: Final = 3
-"""How often a refusal that may pass, or that names no document, is met with another attempt."""
+"""How often a document may be refused, where that may pass or names none, until it is given up."""
 FAILURES_BEFORE_BISECT: Final = 20
-"""How often a body may fail by itself, while others are confirmed, until it is taken for the cause."""
+"""How often a document may fail by itself, while others are confirmed, until it is given up; and how
+often a body of several may meet an overload until it is cut."""
+CONFLICTS_BEFORE_HALVING: Final = 2
+"""How often a body of several documents may meet a conflict, which may pass, until it is cut."""
+FAILURES_BEFORE_HALVING: Final = 4
+"""How often a body of several documents may fail until it is cut. More than the three in a row that
+open the breaker, so that an outage which the API's GET tells of as well cuts nothing."""
 
 OVERLOAD_STATUSES: Final = frozenset({408, 425, 429})
 APPLICATION_STATUSES: Final = frozenset({401, 402, 403, 404, 405, 407, 410, 421, 426, 431})
@@ -81,6 +87,8 @@ class Outcome:
     """The documents that the API refuses, with REFUSED only."""
     names_all: bool = True
     """Whether ``refusals`` are as many as the API says it has refused."""
+    may_pass: bool = False
+    """Whether it speaks of the moment more than of a document: a conflict, or an overload."""
 
 
 def judge(answer: Answer, now: datetime | None = None) -> Outcome:
@@ -92,14 +100,16 @@ def judge(answer: Answer, now: datetime | None = None) -> Outcome:
     if status == 201:
         return Outcome(Verdict.CONFIRMED, reason)
     if status < 400 or status >= 500 or status in OVERLOAD_STATUSES:
-        return Outcome(Verdict.RETRY, reason, retry_after_s(answer.headers, now))
+        wait_s = retry_after_s(answer.headers, now)
+        overloaded = status < 400 or status in OVERLOAD_STATUSES or status == 503
+        return Outcome(Verdict.RETRY, reason, wait_s, may_pass=overloaded or wait_s is not None)
     if status in APPLICATION_STATUSES:
         return Outcome(Verdict.PAUSE, reason)
     if status == 413:
         return Outcome(Verdict.SPLIT, reason)
     if status == 400:
         return _judge_bad_request(answer, reason)
-    return Outcome(Verdict.BISECT, reason)
+    return Outcome(Verdict.BISECT, reason, may_pass=status == 409)
 
 
 def _judge_bad_request(answer: Answer, reason: str) -> Outcome:
@@ -134,6 +144,36 @@ def _tries(status: object) -> int:
     if status == 429 or status >= 500:
         return FAILURES_BEFORE_BISECT
     return REFUSALS_BEFORE_BISECT if status == 409 else 1
+
+
+def refused_enough(outcome: Outcome, *, documents: int, refusals: int, suspect: bool) -> bool:
+    """Whether a body is to be cut, or its one document given up, that was refused so many times.
+
+    Cutting loses nothing, and the documents that are not to blame needn't wait: so it is done soon,
+    and at once with a ``suspect``, a part of a body that was cut. What is decided of a single document
+    is final, so that it is given all its chances alone.
+    """
+    if documents == 1:
+        return refusals >= REFUSALS_BEFORE_BISECT
+    return suspect or refusals >= (CONFLICTS_BEFORE_HALVING if outcome.may_pass else 1)
+
+
+def failed_enough(
+    outcome: Outcome, *, documents: int, failures: int, confirmed_meanwhile: int, suspect: bool
+) -> bool:
+    """Whether a body is to be cut, or its one document given up, that has failed so many times.
+
+    A web application firewall may answer 403 to a document that looks like an attack, and an API may
+    crash on one document. That it is a document's fault is only known while others are confirmed, and
+    so a single one is given up only then. But the rest of its body may be all that the broker lets us
+    have (``prefetch_count``): so a body is cut without that proof, which loses nothing. While the API
+    is away there is one POST for each probe that says ready, so that cutting can't run wild.
+    """
+    if documents == 1:
+        return failures > FAILURES_BEFORE_BISECT and confirmed_meanwhile >= failures
+    if suspect and confirmed_meanwhile:
+        return True
+    return failures >= (FAILURES_BEFORE_BISECT if outcome.may_pass else FAILURES_BEFORE_HALVING)
 
 
 def is_ready(answer: Answer) -> bool:

@@ -18,12 +18,12 @@ from leekfanout.deadletters import DeadLetter, DeadLetters
 from leekfanout.errors import StoreError
 from leekfanout.outbox import Outbox, Parcel, Signal
 from leekfanout.outcome import (
-    FAILURES_BEFORE_BISECT,
-    REFUSALS_BEFORE_BISECT,
     Outcome,
     Verdict,
+    failed_enough,
     is_ready,
     judge,
+    refused_enough,
     retry_delay_s,
 )
 from leekfanout.poster import Poster
@@ -119,7 +119,7 @@ class Sender(threading.Thread):
             case Verdict.REFUSED:
                 self._take_out(parcel, outcome)
             case Verdict.BISECT:
-                self._bisect(parcel, outcome.reason)
+                self._bisect(parcel, outcome)
             case Verdict.RETRY | Verdict.PAUSE:
                 self._retry(parcel, outcome, status)
 
@@ -133,8 +133,17 @@ class Sender(threading.Thread):
 
     def _retry(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
         self._stats.add("posts_retried")
-        if self._fails_alone(parcel, outcome):
-            self._halve(parcel, outcome.reason, suspect=True)
+        # Of a body's first failure it isn't known yet what was confirmed before.
+        known = parcel.attempts > 1 or parcel.suspect
+        confirmed_meanwhile = self._outbox.confirmed - parcel.confirmed_before if known else 0
+        if failed_enough(
+            outcome,
+            documents=len(parcel.body),
+            failures=parcel.attempts,
+            confirmed_meanwhile=confirmed_meanwhile,
+            suspect=parcel.suspect,
+        ):
+            self._halve(parcel, outcome.reason, suspect=True, breaks=not confirmed_meanwhile)
             return
         self._stats.problem(f"A batch could not be posted: {outcome.reason}.", _advice(status))
         delay_s = max(retry_delay_s(parcel.attempts, self._random), outcome.retry_after_s or 0.0)
@@ -151,38 +160,29 @@ class Sender(threading.Thread):
             parcel,
             delay_s,
             breaks=True,
-            # An application that is wrong, or a server that names a time, speaks for all batches.
-            at_once=outcome.verdict is Verdict.PAUSE or bool(outcome.retry_after_s),
+            # An application that is wrong, or a server that names a time, speaks for all batches;
+            # but not one that is wrong for this body alone.
+            at_once=bool(outcome.retry_after_s)
+            or (outcome.verdict is Verdict.PAUSE and not confirmed_meanwhile),
             retry_after_s=outcome.retry_after_s,
         )
 
-    def _fails_alone(self, parcel: Parcel, outcome: Outcome) -> bool:
-        """Whether only this body fails, again and again, while the API confirms others.
-
-        A web application firewall may answer 403 to a document that looks like an attack, and an API
-        may crash on one document: without this, such a document would be retried for ever.
-        """
-        if self._outbox.confirmed - parcel.confirmed_before < parcel.attempts:
-            return False
-        if parcel.suspect and len(parcel.body) > 1:
-            return True
-        # What this decides of a single document is final, so it takes more than a bad moment.
-        soon = outcome.verdict is Verdict.PAUSE and len(parcel.body) > 1
-        return parcel.attempts > (REFUSALS_BEFORE_BISECT if soon else FAILURES_BEFORE_BISECT)
-
-    def _bisect(self, parcel: Parcel, reason: str) -> None:
+    def _bisect(self, parcel: Parcel, outcome: Outcome) -> None:
         parcel.refusals += 1
-        # A suspect is halved at once, but a document that is given up has had all its chances alone.
-        hopeful = not parcel.suspect or len(parcel.body) == 1
-        if hopeful and parcel.refusals < REFUSALS_BEFORE_BISECT:
-            self._stats.add("posts_retried")
-            delay_s = retry_delay_s(parcel.refusals, self._random)
-            self._outbox.failed(parcel, delay_s, breaks=False)
-        else:
-            self._halve(parcel, reason, suspect=True)
+        if refused_enough(
+            outcome,
+            documents=len(parcel.body),
+            refusals=parcel.refusals,
+            suspect=parcel.suspect,
+        ):
+            self._halve(parcel, outcome.reason, suspect=True)
+            return
+        self._stats.add("posts_retried")
+        delay_s = retry_delay_s(parcel.refusals, self._random)
+        self._outbox.failed(parcel, delay_s, breaks=False)
 
-    def _halve(self, parcel: Parcel, reason: str, *, suspect: bool) -> None:
-        """Cut the body in two; a single document is refused for good."""
+    def _halve(self, parcel: Parcel, reason: str, *, suspect: bool, breaks: bool = False) -> None:
+        """Cut the body in two; a single document is refused for good. ``breaks`` as for the outbox."""
         body = parcel.body
         if len(body) == 1:
             events = self._dead_letter([(body.document(0), reason)], reason)
@@ -190,7 +190,7 @@ class Sender(threading.Thread):
             return
         middle = len(body) // 2
         halves = [cut(body, range(middle)), cut(body, range(middle, len(body)))]
-        self._outbox.replaced(parcel, halves, suspect=suspect)
+        self._outbox.replaced(parcel, halves, suspect=suspect, breaks=breaks)
 
     def _take_out(self, parcel: Parcel, outcome: Outcome) -> None:
         """Dead-letter the documents that the API names; it has all others (contract, section 1)."""
@@ -198,7 +198,7 @@ class Sender(threading.Thread):
         sorted_out = sort_out(body, outcome, parcel.refusals)
         refused, retry = sorted_out.refused, sorted_out.retry
         if not refused and not retry:
-            self._bisect(parcel, outcome.reason)  # it names none of ours
+            self._bisect(parcel, outcome)  # it names none of ours
             return
         parcel.refusals += 1
         events, delay_s = 0, retry_delay_s(parcel.refusals, self._random)

@@ -52,13 +52,18 @@ class FakePoster:
         self.api: Api = lambda names: OK
         self.ready = Answer(200)
         self.posts: list[list[str]] = []
+        self.taken: set[str] = set()
+        """Names that were in a POST that was confirmed."""
         self.probes = 0
         self.closed = False
 
     def post(self, body: bytes) -> Answer:
         names = [document["id"] for document in orjson.loads(body)]
         self.posts.append(names)
-        return self.api(names)
+        answer = self.api(names)
+        if answer.status == 201:
+            self.taken.update(names)
+        return answer
 
     def probe(self) -> Answer:
         self.probes += 1
@@ -131,6 +136,10 @@ class Bench:
         """Go on until everything is done, or so many POSTs have been made."""
         while self.outbox.batches_held and len(self.poster.posts) < until_posts:
             self.step()
+
+    @property
+    def taken(self) -> set[str]:
+        return self.poster.taken
 
     @property
     def posted(self) -> Counter[str]:

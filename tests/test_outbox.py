@@ -278,6 +278,19 @@ def test_a_failure_that_doesnt_speak_of_the_api_closes_the_breaker(bench):
     assert bench.outbox.breaker_state is BreakerState.CLOSED
 
 
+def test_cutting_a_body_that_fails_says_nothing_good_of_the_api(bench):
+    bench.open_breaker()
+    opened_at = bench.breaker.opened_at
+    bench.put(body("a", "b"))
+    bench.probe(True)
+    bench.outbox.replaced(bench.take(), [body("a"), body("b")], suspect=True, breaks=True)
+    assert bench.outbox.breaker_state is BreakerState.OPEN
+    assert bench.outbox.breaker_opened_at == opened_at
+    assert bench.outbox.posts_under_way == bench.outbox.confirmed == 0
+    bench.probe(True)
+    assert bench.take().suspect
+
+
 def after_a_long_outage(bench: Bench, parcels: int = 1, **keys) -> list[Parcel]:
     """Leave some parcels with a minute's backoff behind an open breaker."""
     bench.put(*(body(str(number)) for number in range(parcels)))

@@ -9,16 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leekfanout.outcome import (
+    CONFLICTS_BEFORE_HALVING,
     FAILURES_BEFORE_BISECT,
+    FAILURES_BEFORE_HALVING,
     REASON_MAX_CHARACTERS,
     REFUSALS_BEFORE_BISECT,
     RETRY_AFTER_MAX_S,
     RETRY_DELAY_BASE_S,
     RETRY_DELAY_MAX_S,
     Answer,
+    Outcome,
     Verdict,
+    failed_enough,
     is_ready,
     judge,
+    refused_enough,
     retry_after_s,
     retry_delay_s,
 )
@@ -257,3 +262,67 @@ def test_the_jitter_is_full() -> None:
         delays = [retry_delay_s(attempt, randomness) for _ in range(1000)]
         assert min(delays) < 0.1 * cap_s
         assert max(delays) > 0.9 * cap_s
+
+
+# When a body is cut, or a document given up
+
+
+@pytest.mark.parametrize(
+    ("given_answer", "documents", "suspect", "times"),
+    [
+        (answer(422), 2, False, 1),
+        (answer(409), 2, False, CONFLICTS_BEFORE_HALVING),
+        (answer(409), 2, True, 1),
+        (answer(422), 1, True, REFUSALS_BEFORE_BISECT),
+        (answer(409), 1, False, REFUSALS_BEFORE_BISECT),
+    ],
+)
+def test_a_body_is_cut_soon_and_a_refused_document_has_all_its_chances(
+    given_answer: Answer, documents: int, suspect: bool, times: int
+) -> None:
+    def enough(refusals: int) -> bool:
+        return refused_enough(
+            judge(given_answer), documents=documents, refusals=refusals, suspect=suspect
+        )
+
+    assert [enough(number) for number in range(1, times + 2)] == [False] * (times - 1) + [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("given_answer", "suspect", "confirmed", "times"),
+    [
+        (answer(500), False, 0, FAILURES_BEFORE_HALVING),
+        (answer(403), False, 99, FAILURES_BEFORE_HALVING),
+        (Answer(None), True, 0, FAILURES_BEFORE_HALVING),
+        (answer(500), True, 1, 1),
+        *((answer(status), False, 0, FAILURES_BEFORE_BISECT) for status in (200, 302, 429, 503)),
+        (answer(500, Retry_After="1"), False, 0, FAILURES_BEFORE_BISECT),
+    ],
+)
+def test_a_body_that_fails_again_and_again_is_cut_whatever_becomes_of_others(
+    given_answer: Answer, suspect: bool, confirmed: int, times: int
+) -> None:
+    def enough(failures: int) -> bool:
+        return failed_enough(
+            judge(given_answer),
+            documents=2,
+            failures=failures,
+            confirmed_meanwhile=confirmed,
+            suspect=suspect,
+        )
+
+    assert [enough(number) for number in range(1, times + 2)] == [False] * (times - 1) + [True] * 2
+
+
+@given(st.integers(1, 100), st.integers(0, 100), st.booleans())
+def test_a_document_is_given_up_only_while_others_are_confirmed_as_often_as_it_fails(
+    failures: int, confirmed: int, suspect: bool
+) -> None:
+    gives_up = failed_enough(
+        Outcome(Verdict.RETRY, "HTTP 500"),
+        documents=1,
+        failures=failures,
+        confirmed_meanwhile=confirmed,
+        suspect=suspect,
+    )
+    assert gives_up == (FAILURES_BEFORE_BISECT < failures <= confirmed)

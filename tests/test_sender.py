@@ -9,6 +9,7 @@ from leekfanout import sender as sender_module
 from leekfanout.batcher import Batch
 from leekfanout.outbox import Outbox, Parcel, Signal
 from leekfanout.outcome import (
+    FAILURES_BEFORE_HALVING,
     Answer,
     Breaker,
     BreakerState,
@@ -54,15 +55,23 @@ def test_a_confirmed_body_is_done(bench):
 # Retried
 
 
-@pytest.mark.parametrize("answer", [UNAVAILABLE, NO_ANSWER, Answer(200), Answer(302), Answer(429)])
-def test_the_same_bytes_are_posted_again_until_they_are_confirmed(bench, answer):
-    answers = iter([answer] * 7 + [OK])
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [
+        *((answer, 7) for answer in (UNAVAILABLE, Answer(200), Answer(302), Answer(429))),
+        # More often, and it is taken for the body's fault.
+        (Answer(500), FAILURES_BEFORE_HALVING - 1),
+        (NO_ANSWER, FAILURES_BEFORE_HALVING - 1),
+    ],
+)
+def test_the_same_bytes_are_posted_again_until_they_are_confirmed(bench, answer, times):
+    answers = iter([answer] * times + [OK])
     bench.api(lambda _: next(answers))
     whole = bench.put("a", "b", "c")
     bench.run()
-    assert bench.poster.posts == [["a", "b", "c"]] * 8
+    assert bench.poster.posts == [["a", "b", "c"]] * (times + 1)
     assert bench.done == [whole]
-    assert bench.stats.get("posts_retried") == 7
+    assert bench.stats.get("posts_retried") == times
     assert bench.dead_letters.letters == []
     assert bench.stats.read_text("last_error")
 
@@ -151,6 +160,59 @@ def test_a_document_that_fails_while_others_are_confirmed_is_found(bench, answer
     assert bench.dead_letters.names == ["poison"]
     assert all(bench.posted[name] >= 1 for name in names)
     assert bench.breaker.state is BreakerState.CLOSED or bench.poster.ready.status == 200
+
+
+@pytest.mark.parametrize("answer", [Answer(403), Answer(500), Answer(502), Answer(503), NO_ANSWER])
+@pytest.mark.parametrize("position", [0, 9, 15])
+def test_the_neighbours_of_a_document_that_fails_need_no_other_traffic(bench, answer, position):
+    """They may be all that the broker lets us have: as many as the prefetch count."""
+    bench.api(lambda names: answer if "poison" in names else OK)
+    names = [f"n{number}" for number in range(15)]
+    bench.put(*names[:position], "poison", *names[position:])
+    bench.run(until_posts=100)
+    confirmed = Counter(
+        name for posted in bench.poster.posts if "poison" not in posted for name in posted
+    )
+    assert confirmed == Counter(names)
+    # Nothing else was confirmed for long enough to be sure that it is to blame.
+    assert bench.dead_letters.letters == []
+    assert bench.poster.posts[-1] == ["poison"]
+
+
+@pytest.mark.parametrize("answer", [Answer(403), Answer(500), NO_ANSWER])
+def test_the_neighbours_of_a_document_that_fails_wait_for_seconds_at_most(bench, answer):
+    bench.api(lambda names: answer if "poison" in names else OK)
+    names = {f"n{number}" for number in range(999)}
+    bench.put(*names, "poison")
+    while bench.taken != names:
+        bench.step()
+    assert bench.now < 30
+
+
+def test_an_api_that_says_ready_and_takes_nothing_has_no_more_cut_than_it_is_asked(bench):
+    bench.api(Answer(500))
+    for number in range(4):
+        bench.put(*(f"{number}-{index}" for index in range(100)))
+    while bench.now < 3600:
+        bench.step()
+    tried = len(bench.poster.posts)
+    bench.api(OK)
+    bench.run()
+    assert len(bench.poster.posts) - tried < 4 + tried / FAILURES_BEFORE_HALVING
+
+
+def test_a_forbidden_document_doesnt_open_the_breaker_again_while_others_are_confirmed(bench):
+    bench.api(lambda names: Answer(403) if "poison" in names else OK)
+    bench.put("poison")
+    bench.step()
+    assert bench.breaker.state is BreakerState.OPEN
+    while bench.outbox.confirmed < 3:
+        if not bench.outbox.is_full:
+            bench.put("other")
+        bench.step()
+    probes = bench.poster.probes
+    with_traffic(bench, bench.put("last"))
+    assert bench.poster.probes == probes
 
 
 def test_an_overload_is_no_reason_to_give_up_a_document(bench):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from leekfanout import sender as sender_module
 from leekfanout.batcher import join_documents, parse_body
 from leekfanout.outcome import (
+    CONFLICTS_BEFORE_HALVING,
     FAILURES_BEFORE_BISECT,
     REFUSALS_BEFORE_BISECT,
     Answer,
@@ -40,13 +41,27 @@ def bench() -> Bench:
 
 
 def test_a_refusal_that_passes_is_only_retried(bench):
-    answers = iter([json_answer(409, "Conflict")] * (REFUSALS_BEFORE_BISECT - 1) + [OK])
+    answers = iter([json_answer(409, "Conflict")] * (CONFLICTS_BEFORE_HALVING - 1) + [OK])
     bench.api(lambda _: next(answers))
     bench.put("a", "b")
     bench.run()
-    assert bench.poster.posts == [["a", "b"]] * REFUSALS_BEFORE_BISECT
+    assert bench.poster.posts == [["a", "b"]] * CONFLICTS_BEFORE_HALVING
     assert bench.dead_letters.letters == []
     assert bench.breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_the_neighbours_of_a_document_that_is_refused_for_good_dont_wait(bench, status):
+    names = {f"n{number}" for number in range(100)}
+    bench.api(lambda posted: json_answer(status, "No") if "bad" in posted else OK)
+    bench.put(*names, "bad")
+    while bench.taken != names:
+        bench.step()
+    assert bench.now == 0
+    assert bench.dead_letters.letters == []
+    bench.run()
+    assert bench.dead_letters.names == ["bad"]
+    assert bench.posted["bad"] > REFUSALS_BEFORE_BISECT
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
