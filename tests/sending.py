@@ -52,8 +52,8 @@ class FakePoster:
         self.api: Api = lambda names: OK
         self.ready = Answer(200)
         self.posts: list[list[str]] = []
-        self.taken: set[str] = set()
-        """Names that were in a POST that was confirmed."""
+        self.confirmed: Counter[str] = Counter()
+        """How often each was in a POST that was answered with 201."""
         self.probes = 0
         self.closed = False
 
@@ -62,7 +62,7 @@ class FakePoster:
         self.posts.append(names)
         answer = self.api(names)
         if answer.status == 201:
-            self.taken.update(names)
+            self.confirmed.update(names)
         return answer
 
     def probe(self) -> Answer:
@@ -138,8 +138,8 @@ class Bench:
             self.step()
 
     @property
-    def taken(self) -> set[str]:
-        return self.poster.taken
+    def confirmed(self) -> Counter[str]:
+        return self.poster.confirmed
 
     @property
     def posted(self) -> Counter[str]:

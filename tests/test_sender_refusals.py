@@ -55,7 +55,7 @@ def test_the_neighbours_of_a_document_that_is_refused_for_good_dont_wait(bench, 
     names = {f"n{number}" for number in range(100)}
     bench.api(lambda posted: json_answer(status, "No") if "bad" in posted else OK)
     bench.put(*names, "bad")
-    while bench.taken != names:
+    while bench.confirmed != Counter(names):
         bench.step()
     assert bench.now == 0
     assert bench.dead_letters.letters == []
