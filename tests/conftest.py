@@ -5,14 +5,28 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
+from leekfanout.event_shapes import known_shapes
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ, Redis, SentinelSetup
 
 # How busy the machine is must not decide a test; what is drawn first loads Unicode's tables, too.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A mutant is killed by the first failure, in each run by the same one.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("any-speed"),
+    phases=[Phase.explicit, Phase.generate],
+    derandomize=True,
+)
 settings.load_profile("any-speed")
+
+
+@pytest.fixture(autouse=True)
+def _no_known_shapes() -> None:
+    """Let each test look at its own events, whatever the tests before it have looked at."""
+    known_shapes.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,5 @@
 """Hostile events become documents or dead letters, and everything that is sent is strict JSON."""
 
-import contextlib
 import gc
 import json
 import math
@@ -9,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from leekfanout import json_text
 from leekfanout.errors import BadEventError
 from leekfanout.events import Documents, EventTally, decode
 from tests.event_factory import document_of, documents_of, strictly, task, worker
@@ -190,6 +190,16 @@ def test_a_message_of_too_many_lists_is_read_only_if_it_is_strict() -> None:
     assert len(decode(body.replace(b"[], " * 10, b""), "application/json")) == 1
 
 
+@pytest.mark.parametrize("characters", [1, 100_000])
+def test_a_strict_message_is_not_read_leniently(
+    monkeypatch: pytest.MonkeyPatch, characters: int
+) -> None:
+    monkeypatch.setattr(json_text, "loads_leniently", lambda _: pytest.fail("was asked"))
+    events = [task("sent", name="x" * characters)]
+
+    assert decode(body_of(*events), "application/json") == events
+
+
 def test_whole_numbers_beyond_64_bits_where_any_number_may_be_become_floats() -> None:
     document = document_of(task("succeeded", runtime=2**64, utcoffset=-(2**70)))
 
@@ -218,7 +228,10 @@ def test_a_time_of_which_64_bits_cant_hold_the_milliseconds_is_bad(seconds: floa
     )
 
 
-@pytest.mark.parametrize("seconds", [9.2e15, -9.2e15, 0, -1.5, 9 * 10**15])
+LATEST = math.nextafter(2**63 / 1000, 0)
+
+
+@pytest.mark.parametrize("seconds", [LATEST, -LATEST, 0, -1.5, 9 * 10**15])
 def test_any_other_time_is_a_time(seconds: float) -> None:
     document = document_of(task("sent", timestamp=seconds))
 
@@ -246,10 +259,12 @@ def test_a_large_message_leaves_the_garbage_collector_as_it_was(collects: bool) 
     before = gc.isenabled()
     (gc.enable if collects else gc.disable)()
     try:
-        for body in (body_of(task("sent", name="x" * 100_000)), b"[" * 100_000):
-            with contextlib.suppress(BadEventError):
-                decode(body, "application/json")
-            assert gc.isenabled() is collects
+        events = [task("sent", name="x" * 100_000)]
+        assert decode(body_of(*events), "application/json") == events
+        assert gc.isenabled() is collects
+        with pytest.raises(BadEventError):
+            decode(b"[" * 100_000, "application/json")
+        assert gc.isenabled() is collects
     finally:
         (gc.enable if before else gc.disable)()
 

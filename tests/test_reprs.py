@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from leekfanout import reprs
+from leekfanout import json_text, reprs
 from leekfanout.reprs import args_items, flatten
 from tests.event_factory import document_of, task
 
@@ -258,6 +258,38 @@ def test_json_may_be_nested_as_deeply_as_python() -> None:
 # Bounds
 
 
+@pytest.mark.parametrize(
+    ("text", "paths", "room"),
+    [
+        ("{'a': 1, 'b': 'x'}", ["a", "b"], 2 * 25),
+        ("{'key': {'a': None, 'b': {}}}", ["key.a", "key.b"], 25 + 2 * (25 + len("key."))),
+        ("{'key': [1, 2]}", ["key.0", "key.1"], 25 + 2 * (25 + len("key."))),
+    ],
+)
+def test_an_item_takes_room_for_the_path_above_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, paths: list[str], room: int
+) -> None:
+    monkeypatch.setattr(reprs, "MAX_ROOM", room)
+    assert list(flatten(text)) == paths
+    monkeypatch.setattr(reprs, "MAX_ROOM", room - 1)
+    assert list(flatten(text)) == paths[:1]
+
+
+@pytest.mark.parametrize(("value", "values"), [("7", 1), ("[7, 8]", 3), ("{'a': {'b': 7}}", 3)])
+def test_each_value_in_json_text_takes_the_room_of_three_items_more(
+    monkeypatch: pytest.MonkeyPatch, value: str, values: int
+) -> None:
+    text = nested(12, f"{{'a': 1, 'b': {value}}}")
+    path = "k." * 12
+    above = sum(25 + len("k.") * depth for depth in range(12))
+    room = above + 2 * (25 + len(path)) + (1 + values) * 3 * 25
+
+    monkeypatch.setattr(reprs, "MAX_ROOM", room)
+    assert list(flatten(text)) == [f"{path}a", f"{path}b"]
+    monkeypatch.setattr(reprs, "MAX_ROOM", room - 1)
+    assert list(flatten(text)) == [f"{path}a"]
+
+
 def test_paths_that_repeat_long_keys_end_when_the_room_is_used_up() -> None:
     text = json.dumps({"first": 1, "k" * 100_000: {f"{index}": index for index in range(20_000)}})
 
@@ -310,8 +342,25 @@ def test_a_large_json_text_is_read_if_it_is_strict_json() -> None:
     assert flatten(f'{{"a": {2**64}, "b": "{filler}"}}') == {"a": 2.0**64, "b": "x" * 100}
 
 
+def test_a_json_text_is_large_from_a_length_on() -> None:
+    def of(length: int) -> str:
+        return f'{{"a": NaN, "b": "{"x" * (length - 19)}"}}'
+
+    assert len(of(json_text.LARGE)) == json_text.LARGE
+    assert flatten(of(json_text.LARGE - 1)) == {"a": "nan", "b": "x" * 100}
+    assert flatten(of(json_text.LARGE)) == {}
+
+
+def test_strict_json_is_read_without_pythons_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_text.json, "loads", lambda _: pytest.fail("was asked"))
+
+    assert flatten('{"a": {"b": [1, null]}}') == {"a.b.0": 1, "a.b.1": None}
+
+
 def test_a_large_json_text_of_little_but_brackets_is_not_read() -> None:
     assert flatten('{"a": [' + "[]," * 60_000 + "1]}") == {}
     assert flatten('{"a": [' + "{}," * 60_000 + "1]}") == {}
     assert flatten('{"a": [' + "[],{}," * 30_000 + "1]}") == {}
-    assert len(flatten('{"a": [' + "[]," * 40_000 + "1]}")) == 100
+    most = json_text.MAX_CONTAINERS - 2
+    assert len(flatten('{"a": [' + "[]," * most + "1]}")) == 100
+    assert flatten('{"a": [' + "[]," * (most + 1) + "1]}") == {}
