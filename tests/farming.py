@@ -13,7 +13,7 @@ import psutil
 
 from leekfanout.control_client import Client, NoAgentError
 from leekfanout.lifecycle import State
-from tests.processes import ChildProcess
+from tests.processes import ChildProcess, descendants
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ class Farm:
         self.client = Client(self.socket)
         self.file = folder / "subscriptions.json"
         self._env = env
-        self._seen: dict[int, psutil.Process] = {}
+        self._seen: set[psutil.Process] = set()
         self.write(entries)
 
     def write(self, entries: Sequence[Entry] | str) -> None:
@@ -61,7 +61,7 @@ class Farm:
     def wait(self, timeout_s: float = WAIT_S) -> int:
         """Return the supervisor's exit code, having made sure that no process is left."""
         code = self.process.wait(timeout_s)
-        _, left = psutil.wait_procs(self._seen.values(), timeout=5)
+        _, left = psutil.wait_procs(self._seen, timeout=5)
         assert not left, f"The farm has left processes behind: {left}"
         return code
 
@@ -71,14 +71,9 @@ class Farm:
 
     def children(self) -> dict[int, str]:
         """Return the supervisor's children that live or are zombies: titles by process id."""
-        found = {}
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            self._seen.setdefault(child.pid, child)
-            try:
-                found[child.pid] = " ".join(child.cmdline()).strip() or child.status()
-            except psutil.NoSuchProcess:
-                continue
-        return found
+        found = descendants(self.process.pid)
+        self._seen |= found.keys()
+        return {child.pid: title for child, title in found.items()}
 
     def status(self) -> dict[str, dict[str, Any]]:
         self.children()
@@ -122,10 +117,10 @@ class Farm:
         if self.process.returncode is None:
             self.children()
             self.process.kill()
-        for child in self._seen.values():
+        for child in self._seen:
             if child.is_running():
                 child.kill()
-        psutil.wait_procs(self._seen.values(), timeout=5)
+        psutil.wait_procs(self._seen, timeout=5)
 
     def _answers(self) -> bool:
         try:

@@ -1,5 +1,6 @@
 """Child processes of the tests: started with a log, ended by their own pid, never left behind."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 STOP_TIMEOUT_S = 10.0
@@ -42,6 +44,22 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def descendants(pid: int) -> dict[psutil.Process, str]:
+    """Return what descends from a process and lives or is a zombie, each with what ``ps`` shows."""
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[process] = _shown(process)
+    return found
+
+
+def _shown(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()).strip() or process.status()
+    except psutil.ZombieProcess:  # a NoSuchProcess, which it isn't: nobody has reaped it
+        return psutil.STATUS_ZOMBIE
 
 
 class ChildProcess:

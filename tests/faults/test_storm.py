@@ -3,16 +3,15 @@
 LEEKFANOUT_STORM_STEPS sets how many, LEEKFANOUT_STORM_SEED which ones.
 """
 
+import itertools
 import json
 import os
 import random
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ from tests.accounting import assert_nothing_lost, of_documents, of_messages
 from tests.agent import ROOT, subscription
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ
-from tests.load import Load, Message
-from tests.processes import ChildProcess
-from tests.publishers import publish_amqp
+from tests.processes import ChildProcess, descendants
+from tests.streams import streams
 from tests.waiting import until
 
 STEPS = int(os.environ.get("LEEKFANOUT_STORM_STEPS", "40"))
 SEED = int(os.environ.get("LEEKFANOUT_STORM_SEED", "0")) or random.randrange(1, 1_000_000)
 NAMES = ("shop-prod", "blog-prod", "docs-prod", "wiki-prod")
+MESSAGES_PER_S = 50.0
 HANG_AFTER_S = 3.0
 SETTLE_S = 90.0
 
@@ -51,7 +50,7 @@ class Storm:
         self._windows = dict.fromkeys(entries, 0.2)
         self._configured = set(entries)
         self._wanted = set(entries)
-        self._seen: dict[int, psutil.Process] = {}
+        self._seen: set[psutil.Process] = set()
         self._write()
         self.process = ChildProcess(
             [
@@ -115,31 +114,39 @@ class Storm:
 
     def children(self) -> dict[int, str]:
         """Return titles of all its descendants, zombies too, by process id."""
-        titles = {}
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            self._seen.setdefault(child.pid, child)
-            with suppress(psutil.NoSuchProcess):
-                titles[child.pid] = " ".join(child.cmdline()).strip() or child.status()
-        return titles
+        found = descendants(self.process.pid)
+        self._seen |= found.keys()
+        return {child.pid: title for child, title in found.items()}
 
     def orphans(self) -> list[psutil.Process]:
         """Return the processes that it once had, that live and aren't its children any more."""
         children = self.children()
-        return [one for one in self._seen.values() if one.is_running() and one.pid not in children]
+        return [one for one in self._seen if one.is_running() and one.pid not in children]
 
-    def descriptors(self) -> list[str]:
-        """Return what the supervisor's descriptors are open on."""
+    def idle_descriptors(self) -> list[str]:
+        """Return what the supervisor's descriptors are open on while nobody is connected to it.
+
+        An answer's connection is closed a moment after the answer has come.
+        """
         folder = Path(f"/proc/{self.process.pid}/fd")
-        return sorted(os.readlink(link).split(":")[0] for link in folder.iterdir())
+
+        def none_but_the_listener() -> list[str]:
+            with suppress(FileNotFoundError):  # one was closed meanwhile
+                found = sorted(os.readlink(link).split(":")[0] for link in folder.iterdir())
+                if found.count("socket") == 1:
+                    return found
+            return []
+
+        return until(none_but_the_listener, 10, "the control connections to be closed")
 
     def close(self) -> None:
         if self.process.returncode is None:
             self.children()
             self.process.kill()
-        for child in self._seen.values():
+        for child in self._seen:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        psutil.wait_procs(self._seen.values(), timeout=5)
+        psutil.wait_procs(self._seen, timeout=5)
         print(self.process.output(20_000))  # shown where the test has failed
 
     def _kill(self, name: str) -> None:
@@ -213,31 +220,6 @@ class Storm:
         fresh.replace(self._file)
 
 
-@contextmanager
-def load(urls: list[str]) -> Iterator[list[Message]]:
-    """Publish steadily to each broker; what was published is in the list after leaving."""
-    ending = threading.Event()
-
-    def messages(seed: int) -> Iterator[Message]:
-        for message in Load(seed=seed).messages(1_000_000):
-            yield message
-            if ending.wait(0.02):
-                return
-
-    published: list[Message] = []
-    with ThreadPoolExecutor(len(urls)) as pool:
-        publishing = [
-            pool.submit(publish_amqp, url, messages(SEED + number))
-            for number, url in enumerate(urls)
-        ]
-        try:
-            yield published
-        finally:
-            ending.set()
-        for one in publishing:
-            published += one.result(60)
-
-
 @pytest.mark.timeout(120 + STEPS * 2)
 def test_a_storm_leaves_what_the_configuration_asks_for_and_loses_nothing(
     rabbitmq: RabbitMQ, api: ApiDouble, tmp_path: Path
@@ -252,8 +234,8 @@ def test_a_storm_leaves_what_the_configuration_asks_for_and_loses_nothing(
         for url in urls.values():
             until(lambda url=url: rabbitmq.queues(url), 30, "the queues to be there")  # type: ignore[misc]
         storm.settle()
-        descriptors = storm.descriptors()
-        with load(list(urls.values())) as published:
+        descriptors = storm.idle_descriptors()
+        with streams(list(urls.values()), MESSAGES_PER_S, SEED) as published:
             for _ in range(STEPS):
                 storm.step()
                 time.sleep(storm.random.uniform(0, 0.2))
@@ -262,9 +244,8 @@ def test_a_storm_leaves_what_the_configuration_asks_for_and_loses_nothing(
             storm.everything()
             storm.settle()
             assert storm.orphans() == []
-            # An answer's connection is closed a moment after the answer has come.
-            until(lambda: storm.descriptors() == descriptors, 5, f"only {descriptors} to be open")
-        sent = of_messages(published)
+            assert storm.idle_descriptors() == descriptors
+        sent = of_messages(itertools.chain.from_iterable(published))
         until(
             lambda: not (sent - of_documents(api.confirmed())).total(), 60, "every event to arrive"
         )
