@@ -1,6 +1,6 @@
 """Log lines as an event name with fields, so that text and JSON come from the same call.
 
-``log = logs.get("sender")`` and then ``log.warning("batch.retry", batch=7, delay_s=4.1)``.
+``log = logs.get("sender")`` and then ``log.warning("post.retry", attempt=7, delay_s=4.1)``.
 A process binds fields that stand in all of its lines with :func:`bind`: ``subscription=shop-prod``.
 """
 

@@ -45,12 +45,16 @@ class Report:
         self._due = self._dead_letters_due = 0.0
         self._messages = self._events = self._task_events = self._ignored = 0
         self._log_bad = logs.RateLimit(10.0)
+        self._api_away_since: float | None = None
+        self._told_of_api = False
+        self._log_api = logs.RateLimit(10.0)
 
     def turn(
         self, now: float, condition: Condition, messages_in_flight: int, bytes_in_flight: int
     ) -> float:
         """Tell what is new, at most once a second; return when there may be more to tell."""
         self._stats.set("condition", condition)
+        self._tell_of_api(now)
         if now < self._due:
             return self._due if self._batcher.messages_taken != self._messages else math.inf
         self._due = now + EVERY_S
@@ -59,6 +63,21 @@ class Report:
             self._dead_letters_due = now + DEAD_LETTERS_EVERY_S
             self._count_dead_letters()
         return math.inf
+
+    def _tell_of_api(self, now: float) -> None:
+        """Log once that POSTs wait until the API is ready again, and once that it is."""
+        opened_at = self._outbox.breaker_opened_at
+        if (opened_at is None) is (self._api_away_since is None):
+            return
+        if opened_at is not None:
+            held_back = self._log_api.allow()
+            self._told_of_api = held_back is not None
+            if self._told_of_api:
+                reason = self._stats.read_text("last_error")
+                log.warning("api.away", reason=reason, held_back=held_back)
+        elif self._told_of_api and self._api_away_since is not None:
+            log.info("api.back", after_s=now - self._api_away_since)
+        self._api_away_since = opened_at
 
     def _copy(self, messages_in_flight: int, bytes_in_flight: int) -> None:
         stats, outbox, tally = self._stats, self._outbox, self._batcher.tally
