@@ -54,6 +54,6 @@ def _line(status: Mapping[str, Any], well: bool) -> str:
         words = f"{words}, {status['condition'].lower().replace('_', ' ')}"
     elif status["reason"]:
         words = f"{words}: {status['reason']}"
-    if not well and status["last_error"]:
+    if not well and status["last_error"] not in {"", status["reason"]}:
         words = f"{words}: {status['last_error']}"
     return f"{status['name']}: {'ok' if well else 'not ok'} ({words})"

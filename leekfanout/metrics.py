@@ -163,9 +163,9 @@ def _of_the_process(statuses: Sequence[Status]) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "leekfanout_process_resident_memory_bytes", "Resident memory.", labels=["subscription"]
     )
-    cpu = GaugeMetricFamily(
+    cpu = CounterMetricFamily(
         "leekfanout_process_cpu_seconds",
-        "CPU time of the present process, user and system.",
+        "CPU time of the present process, user and system; begins again with each process.",
         labels=["subscription"],
     )
     for status in statuses:

@@ -83,6 +83,18 @@ def test_dashboard_and_alerts_ask_for_metrics_and_labels_that_exist() -> None:
             assert value in words[label], expression
 
 
+def test_rates_are_taken_of_counters_and_of_nothing_else() -> None:
+    rated = re.compile(r"\b(?:rate|increase)\((leekfanout_\w+)")
+    counters = re.compile(r"_(?:total|bucket|count|sum)$")
+    asked = list(expressions())
+    assert sum(len(rated.findall(expression)) for expression in asked) > 10
+    for expression in asked:
+        for name in METRIC.findall(rated.sub("", expression)):
+            assert not counters.search(name), expression
+        for name in rated.findall(expression):
+            assert counters.search(name), expression
+
+
 def test_every_alert_says_what_to_do() -> None:
     (alerts,) = documents(DEPLOY / "prometheus" / "alerts.yml")
     for rule in alerts["groups"][0]["rules"]:

@@ -57,6 +57,7 @@ def test_counters_and_gauges_carry_the_subscription_and_their_values():
     assert samples["leekfanout_batches_closed_total", (("by", "window"), shop)] == 5
     assert samples["leekfanout_in_flight_bytes", (shop,)] == 1234
     assert samples["leekfanout_process_starts_total", (shop,)] == 3
+    assert samples["leekfanout_process_cpu_seconds_total", (shop,)] == 1.5
     assert samples["leekfanout_process_ends_total", (("cause", "crash"), shop)] == 2
     assert samples["leekfanout_up", ()] == 1
 
@@ -130,3 +131,10 @@ def test_health_asks_for_processes_and_readiness_for_delivery():
     assert readiness_of([waiting]).lines == (
         "shop-qa: not ok (RUNNING, waiting for api: The API is away.)",
     )
+
+
+def test_a_reason_that_is_the_last_error_too_is_told_once():
+    crashed = status(statename="BACKOFF", reason="It crashed.", last_error="It crashed.")
+    assert health_of([crashed]).lines == ("shop-qa: not ok (BACKOFF: It crashed.)",)
+    other = {**crashed, "last_error": "The API is away."}
+    assert health_of([other]).lines == ("shop-qa: not ok (BACKOFF: It crashed.: The API is away.)",)
