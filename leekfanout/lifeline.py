@@ -121,7 +121,8 @@ def _guard(folder: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    os.killpg(0, signal.SIGTERM)
+    # By its id, not 0: a guard that leads no group must not hit the one that it is in by chance.
+    os.killpg(os.getpid(), signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while (left := _others_in_group()) and time.monotonic() < deadline:
         time.sleep(POLL_S)
@@ -135,7 +136,7 @@ def _others_in_group() -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter()
-        if process.pid != os.getpid() and _is_alive_in(process, os.getpgrp())
+        if process.pid != os.getpid() and _is_alive_in(process, os.getpid())
     ]
 
 

@@ -179,12 +179,21 @@ class Agent(_Logged):
         living = {}
         for name, pid in started.items():
             try:
-                child = self._children.setdefault(pid, psutil.Process(pid))
-                if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                if self._own(pid).status() != psutil.STATUS_ZOMBIE:
                     living[name] = pid
             except psutil.NoSuchProcess:
                 continue
         return living
+
+    def _own(self, pid: int) -> psutil.Process:
+        """Return its child of this id; NoSuchProcess if that has ended, whoever has the id now."""
+        child = self._children.get(pid)
+        if child is None or not child.is_running():
+            child = psutil.Process(pid)
+            if child.ppid() != self.process.pid:
+                raise psutil.NoSuchProcess(pid)
+            self._children[pid] = child
+        return child
 
     def wait_for_child(self, name: str = "shop-prod", other_than: int | None = None) -> int:
         """Wait until a subscription has a (new) process, and return its id."""

@@ -80,7 +80,15 @@ class Farm:
         return {each["name"]: each for each in self.client.call("leekfanout.getStatus")}
 
     def pid(self, name: str) -> int:
+        """Return a subscription's process id; 0: it has no process now."""
         return int(self.status()[name]["pid"])
+
+    def send(self, name: str, number: int) -> int:
+        """Send a signal to a subscription's process, and return the process id."""
+        pid = self.pid(name)
+        assert pid > 0, f"{name} has no process."  # 0 would be all that the tests run in
+        os.kill(pid, number)
+        return pid
 
     def wait_for_states(self, timeout_s: float = WAIT_S, **states: State) -> None:
         """Wait until subscriptions are in these states: ``shop_prod=State.RUNNING``."""

@@ -1,8 +1,10 @@
 """The demo: what it needs, what it shows, and that nothing is left of it."""
 
+import contextlib
 import importlib.util
 import io
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from leekfanout.demo_celery import make_app
 from leekfanout.errors import LeekfanoutError
 from leekfanout.lifeline import ProcessGroup
 from leekfanout.stopping import StopSignals
+from tests.agent import ROOT
 from tests.test_lifeline import is_running
 from tests.waiting import until
 
@@ -158,6 +161,58 @@ def test_nothing_is_left_of_a_demo_that_a_signal_ends(number: int, tmp_path: Pat
         assert code == 0
         stopped = [line.split()[-1] for line in rest if line.startswith("Stopping")]
         assert stopped == ["client.", "worker.", "agent.", "broker."]
+
+
+@contextmanager
+def make_run_on_a_terminal(folder: Path, temporary: Path) -> Iterator[tuple[psutil.Process, int]]:
+    """Run ``make run`` under a shell; yield the shell and a descriptor that reads and types."""
+    programs = folder / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    program = programs / "leekfanout"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m leekfanout "$@"\n')
+    program.chmod(0o755)
+    (folder / "venv" / ".demo,metrics,web").touch()  # so that nothing is installed
+    script = f'trap : INT; make -C "{ROOT}" run VENV="{folder}/venv"; echo "the shell goes on"'
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith(("LEEK", "MAKE"))}
+    leader, follower = pty.openpty()
+    shell = subprocess.Popen(
+        ["setsid", "--ctty", "sh", "-c", script],
+        env={**inherited, "TMPDIR": str(temporary), "TERM": "xterm", "PYTHONPATH": str(ROOT)},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    try:
+        yield psutil.Process(shell.pid), leader
+    finally:
+        os.close(leader)  # hangs up
+        shell.kill()
+        shell.wait()
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    """Return what the terminal shows up to some text, or to the end of all that writes to it."""
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has it open any more
+        while wanted not in shown and (more := os.read(terminal, 65_536)):
+            shown += more
+    return shown
+
+
+def test_ctrl_c_ends_make_run_in_order_and_hits_nobody_else(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with make_run_on_a_terminal(tmp_path, temporary) as (shell, terminal):
+        assert b"SUCCEEDED" in read_until(terminal, b"SUCCEEDED")
+        family = shell.children(recursive=True)
+        os.write(terminal, b"\x03")
+        shown = read_until(terminal, b"the shell goes on\r\n")
+        steps = [shown.find(b"Stopping the " + part) for part in (b"client", b"agent", b"broker")]
+        assert -1 < steps[0] < steps[1] < steps[2], shown[-2_000:]
+        assert b"the shell goes on" in shown
+    assert_nothing_is_left(family, temporary)
 
 
 def test_a_part_that_fails_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:

@@ -74,6 +74,24 @@ def test_ctrl_c_on_the_terminal_does_not_reach_the_group() -> None:
         assert os.getpgid(child.popen.pid) != os.getpgrp()
 
 
+def test_a_guard_in_a_group_of_others_ends_none_of_them(tmp_path: Path) -> None:
+    with subprocess.Popen(SLEEP, stdout=subprocess.PIPE, process_group=0) as bystander:
+        try:
+            assert bystander.stdout is not None
+            assert bystander.stdout.readline() == b"up\n"
+            subprocess.run(
+                [sys.executable, "-m", "leekfanout.lifeline", str(tmp_path / "folder")],
+                stdin=subprocess.DEVNULL,  # its owner has gone
+                capture_output=True,
+                process_group=bystander.pid,
+                timeout=30,
+                check=False,
+            )
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+
+
 def test_a_stopped_child_may_end_by_itself() -> None:
     code = (
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"

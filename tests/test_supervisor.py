@@ -26,8 +26,8 @@ def ends(farm: Farm) -> dict[str, int]:
 def test_a_killed_process_is_replaced_and_the_reason_said(tmp_path: Path) -> None:
     with Farm(tmp_path, entries("shop-prod", "blog-prod")) as farm:
         farm.wait_for_states(shop_prod=State.RUNNING, blog_prod=State.RUNNING)
-        before, other = farm.pid("shop-prod"), farm.pid("blog-prod")
-        os.kill(before, signal.SIGKILL)
+        other = farm.pid("blog-prod")
+        before = farm.send("shop-prod", signal.SIGKILL)
         farm.wait_for_states(shop_prod=State.BACKOFF)
         status = farm.status()["shop-prod"]
         assert status["reason"] == "The process was killed by SIGKILL (perhaps out of memory)."
@@ -58,8 +58,7 @@ def test_a_crash_loop_backs_off_and_shows_the_error_without_secrets(tmp_path: Pa
 def test_a_process_that_ends_in_order_unasked_is_started_again(tmp_path: Path) -> None:
     with Farm(tmp_path, entries("shop-prod")) as farm:
         farm.wait_for_states(shop_prod=State.RUNNING)
-        before = farm.pid("shop-prod")
-        os.kill(before, signal.SIGTERM)
+        before = farm.send("shop-prod", signal.SIGTERM)
         farm.wait_for_states(shop_prod=State.EXITED)
         assert farm.status()["shop-prod"]["reason"] == "The process exited with code 0."
         assert ends(farm) == {"exited": 1}
