@@ -24,8 +24,9 @@ from leekfanout.metrics_options import Address
 from leekfanout.side_process import Work
 from leekfanout.supervisor import Supervisor
 from leekfanout.web import options as web_options
+from leekfanout.web import process as page_process
 from leekfanout.web import tokens
-from leekfanout.web.agent import Agent, Fixed
+from leekfanout.web.agent import Agent
 from leekfanout.web.options import WebOptions
 
 WATCH_VARIABLE: Final = "LEEKFANOUT_WATCH_CONFIG"
@@ -60,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
     load, watch = _loader(args), _watch(args)
     sides: dict[str, Work] = {}
     if page is not None:
-        agent = Agent(settings, socket_path, _file(args), _fixed(subscriptions))
-        sides["page"] = _page(agent, page)
+        sides["page"] = _page(Agent(settings, socket_path, _file(args)), page)
     if metrics is not None:
         sides["metrics"] = _metrics(metrics, socket_path)
     _hide_secrets(args)
@@ -85,11 +85,11 @@ def _first_subscriptions(args: argparse.Namespace, *, with_page: bool) -> list[S
 
 
 def _page(agent: Agent, options: WebOptions) -> Work:
-    def serve(lifeline_fd: int) -> int:
-        # Only the page's process has its packages in memory.
-        from leekfanout.web import serve  # noqa: PLC0415
+    variable = config.SUBSCRIPTIONS_VARIABLE
+    forgotten = {variable: os.environ[variable]} if variable in os.environ else {}
 
-        return serve.run(agent, options, lifeline_fd)
+    def serve(lifeline_fd: int) -> int:
+        page_process.become(agent, options, {**os.environ, **forgotten}, lifeline_fd)
 
     return serve
 
@@ -101,13 +101,6 @@ def _metrics(address: Address, socket_path: Path) -> Work:
         return metrics_server.serve(address.host, address.port, socket_path, lifeline_fd)
 
     return serve
-
-
-def _fixed(subscriptions: Sequence[Subscription]) -> Fixed | None:
-    if not config.subscriptions_from_variable(os.environ):
-        return None
-    text = os.environ[config.SUBSCRIPTIONS_VARIABLE]
-    return Fixed(config.parse_entries(text, config.SUBSCRIPTIONS_VARIABLE), subscriptions)
 
 
 def _file(args: argparse.Namespace) -> Path:

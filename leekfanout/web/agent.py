@@ -27,22 +27,15 @@ WANTED: Final = frozenset({"STARTING", "RUNNING", "BACKOFF", "EXITED"})
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
-    """Subscriptions that come from the environment variable, so that the page can't change them."""
-
-    entries: Sequence[Any] = field(repr=False)
-    """What the variable holds."""
-    subscriptions: Sequence[Subscription]
-
-
-@dataclass(frozen=True, slots=True)
 class Agent:
     """Any thread may use it."""
 
     settings: Settings
     socket_path: Path
     config_file: Path
-    fixed: Fixed | None = None
+    fixed: Sequence[Any] | None = field(default=None, repr=False)
+    """What the environment variable holds, if the subscriptions come from there: then the page can't
+    change them."""
 
     def call(self, method: str, *params: Any) -> Any:
         """Call a method of the control socket; raises NoAgentError and RefusedError."""
@@ -55,10 +48,9 @@ class Agent:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return all subscriptions as they are written down, with names and without secrets."""
-        entries = self.file.entries() if self.fixed is None else self.fixed.entries
         return [
             {"name": name_of(entry) or "", **redact_entry(entry)}
-            for entry in entries
+            for entry in self._written()
             if isinstance(entry, dict)
         ]
 
@@ -122,13 +114,10 @@ class Agent:
 
     def subscription(self, name: str) -> Subscription:
         """Return a subscription with its secrets; raises SubscriptionUnknownError, ConfigError."""
-        subscriptions: Sequence[Subscription]
-        if self.fixed is not None:
-            subscriptions = self.fixed.subscriptions
-        else:
-            subscriptions = config.subscriptions_of(self.file.entries(), os.environ)
+        subscriptions = config.subscriptions_of(list(self._written()), os.environ)
         for subscription in config.for_processes(subscriptions):
             if subscription.name == name:
+                logs.hide(secrets_of(subscription))
                 return subscription
         raise SubscriptionUnknownError(f"There is no subscription {name}.")
 
@@ -154,6 +143,9 @@ class Agent:
     def file(self) -> SubscriptionsFile:
         """The subscriptions' file."""
         return SubscriptionsFile(self.config_file)
+
+    def _written(self) -> Sequence[Any]:
+        return self.file.entries() if self.fixed is None else self.fixed
 
     def _running(self, name: str) -> list[str]:
         """Return the names of a subscription's processes that are to run.

@@ -102,6 +102,9 @@ class PageAgent:
         lines = [line for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
         return [line for line in map(orjson.loads, lines) if line["event"] == event]
 
+    def supervisor_pid(self) -> int:
+        return self._process.pid
+
     def page_pid(self) -> int:
         """The process id of the page's process."""
         return int(self.lines("side.started")[-1]["pid"])

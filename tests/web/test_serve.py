@@ -12,7 +12,7 @@ from leekfanout.web import serve
 from tests.agent import subscription
 from tests.api_double import ApiDouble
 from tests.waiting import until
-from tests.web.page_agent import WAIT_S, PageAgent
+from tests.web.page_agent import TOKEN, WAIT_S, PageAgent
 
 
 def test_an_open_stream_doesnt_keep_the_agent_from_stopping(tmp_path: Path) -> None:
@@ -57,3 +57,37 @@ def test_a_request_whose_head_doesnt_come_to_an_end_is_dropped(tmp_path: Path) -
         for peer, sent in zip(peers, begun, strict=True):
             peer.sendall(sent)
         assert [peer.recv(1) for peer in peers] == [b"", b""]
+
+
+def test_the_pages_process_holds_no_key_and_shows_no_variable(
+    tmp_path: Path, amqp_url: str, api: ApiDouble
+) -> None:
+    user, variable = "s3cretmark-of-the-broker", "s3cretmark-of-a-variable"
+    key = api.app_key
+    entry = subscription(amqp_url, api, app_key="${THE_KEY}")
+    other = subscription(amqp_url.replace(":guest@", f":{user}@"), api, app_name="other")
+    env = {"LEEKFANOUT_WEB_TOKEN": TOKEN, "THE_KEY": key, "UNRELATED": variable}
+    with PageAgent(tmp_path, [entry, other], env=env) as agent:
+        agent.wait_until_connected()
+        stream = agent.get("/agent/events", stream=True)
+        assert next(stream.iter_lines()) == b"event: history"
+        supervisor, page = agent.supervisor_pid(), agent.page_pid()
+        assert holds(supervisor, user)
+        assert not holds(page, user)
+        environ = Path(f"/proc/{page}/environ").read_bytes()
+        assert not [name for name in (key, TOKEN, variable) if name.encode() in environ]
+
+
+def holds(pid: int, text: str) -> bool:
+    """Whether a text is anywhere in a process's memory."""
+    wanted = text.encode()
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            addresses, access, *_ = line.split()
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            if access.startswith("r") and not line.rstrip().endswith("[vvar]"):
+                with contextlib.suppress(OSError, ValueError):  # the kernel's own pages
+                    memory.seek(start)
+                    if wanted in memory.read(end - start):
+                        return True
+    return False
