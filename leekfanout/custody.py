@@ -5,7 +5,7 @@ flight. PUB/SUB keeps nothing, so there reading never stops, and what doesn't fi
 the spool. Both are used by the main thread only.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from leekfanout import logs
@@ -123,6 +123,7 @@ class BrokerCustody:
             return float("inf")
         ledger.forget_old(now)
         self.ack(now, ACK_HELD_MAX_S)
+        self._ack_parts(self._outbox.take_thinned())
         if ledger.unbarred_bytes and not self._barrier_under_way:
             if now >= self._barrier_due or ledger.unbarred_bytes >= BARRIER_EVERY_BYTES:
                 self._barrier_due = now + BARRIER_EVERY_S
@@ -173,6 +174,14 @@ class BrokerCustody:
         if not self.connected:
             return
         self.ack(now, 0.0)
+        self._ack_parts(left)
+
+    def _ack_parts(self, left: Mapping[Batch, Sequence[Body]]) -> None:
+        """Ack the messages of batches of which nothing is ``left``, where a part of the batch is.
+
+        Else a document that fails again and again would take the place of its whole batch in what
+        the broker lets us have (``prefetch_count``), which may be all of it.
+        """
         acks: list[Ack] = []
         for batch, bodies in left.items():
             if batch.begun and not batch.dead_letters:

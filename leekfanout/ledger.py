@@ -33,6 +33,7 @@ class _Entry:
     """A batch in the ledger, and what it still waits for."""
 
     __slots__ = (
+        "acked_early",
         "batch",
         "digests",
         "done",
@@ -54,6 +55,8 @@ class _Entry:
         self.done = False
         self.done_at = 0.0
         self.singly_acked = False
+        self.acked_early: set[int] = set()
+        """Tags that were acked before the batch was done."""
         self.recognised = False
         """Whether some of its messages came again and are in earlier batches."""
         self.follows = False
@@ -153,18 +156,23 @@ class Ledger:
         entries = self._entries
         # RabbitMQ takes a multiple ack of a tag that is acked already for an error.
         multiple = 0
+        rest: list[int] = []
         while entries and entries[0].done:
             entry = entries.popleft()
-            own = entry.last_own_tag - self._acked_up_to
+            own = range(self._acked_up_to + 1, entry.last_own_tag + 1)
             self._acked_up_to = entry.last_own_tag
             if entry.singly_acked:
-                self._acked_beyond -= own
-            else:
-                self._note_ack(entry)
-                if own:
-                    multiple = entry.last_own_tag
+                self._acked_beyond -= len(own)
+                continue
+            self._note_ack(entry)
+            if entry.acked_early:
+                self._acked_beyond -= len(entry.acked_early)
+                rest += (tag for tag in own if tag not in entry.acked_early)
+            elif own:
+                multiple = entry.last_own_tag
         if multiple:
             acks.append(Ack(multiple, multiple=True))
+        acks += (Ack(tag, multiple=False) for tag in rest if tag > multiple)
         acks += self._acks_beyond_gap(now - held_for_s)
         return acks
 
@@ -174,9 +182,11 @@ class Ledger:
             if entry.done and not entry.singly_acked and entry.done_at <= done_before:
                 entry.singly_acked = True
                 self._note_ack(entry)
-                self._acked_beyond += entry.last_own_tag - acked_up_to
-                for tag in range(acked_up_to + 1, entry.last_own_tag + 1):
-                    yield Ack(tag, multiple=False)
+                own = range(acked_up_to + 1, entry.last_own_tag + 1)
+                self._acked_beyond += len(own) - len(entry.acked_early)
+                for tag in own:
+                    if tag not in entry.acked_early:
+                        yield Ack(tag, multiple=False)
             acked_up_to = entry.last_own_tag
 
     def _note_ack(self, entry: _Entry) -> None:
@@ -189,7 +199,7 @@ class Ledger:
             self._drop_acked(oldest)
 
     def acks_in(self, batch: Batch, left: Callable[[bytes], bool]) -> list[Ack]:
-        """Return acks for the messages of a batch that is done in part; the process ends after them.
+        """Return acks for those messages of a batch, done in part, that have none yet and are done.
 
         ``left`` says of a message whether something of it isn't done. A batch whose messages are in
         other batches too is left alone.
@@ -197,11 +207,14 @@ class Ledger:
         entry = self._not_done.get(batch)
         if entry is None or entry.follows or entry.recognised or entry not in self._entries:
             return []
-        return [
-            Ack(tag, multiple=False)
+        tags = [
+            tag
             for tag, message in enumerate(entry.own_messages(), batch.first_tag)
-            if not left(message)
+            if tag not in entry.acked_early and not left(message)
         ]
+        entry.acked_early.update(tags)
+        self._acked_beyond += len(tags)
+        return [Ack(tag, multiple=False) for tag in tags]
 
     def held_until(self, held_for_s: float) -> float | None:
         """Return when :meth:`acks` will have acks beyond a gap to give, or None if there are none."""

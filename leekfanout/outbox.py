@@ -53,6 +53,8 @@ class _Held:
     """Epoch seconds, for people."""
     under_way: int = 0
     """Those that are being posted."""
+    thinned_to: int = -1
+    """How many documents were left of it when that was noted last."""
 
 
 class Signal(Enum):
@@ -89,6 +91,7 @@ class Outbox:
         self._held: dict[Batch, _Held] = {}
         """Batches that aren't done, in the order they came."""
         self._done: deque[Batch] = deque()
+        self._thinned: dict[Batch, None] = {}
         self._idle = 0
         self._stopping = False
         self.confirmed = 0
@@ -117,6 +120,21 @@ class Outbox:
             done = list(self._done)
             self._done.clear()
         return done
+
+    def take_thinned(self) -> dict[Batch, list[Body]]:
+        """Return what is left of batches that are done in part, the rest having failed by itself.
+
+        Each is returned again only once less is left of it.
+        """
+        if not self._thinned:
+            return {}
+        with self._changed:
+            thinned = {
+                batch: [parcel.body for parcel in self._held[batch].parcels]
+                for batch in self._thinned
+            }
+            self._thinned.clear()
+        return thinned
 
     def withdraw(self, batches: Sequence[Batch]) -> bool:
         """Forget batches, since their messages are handed back.
@@ -304,6 +322,7 @@ class Outbox:
                     )
                     held.parcels[left] = None
                     self._retry(left, self._clock() + delay_s)
+            self._note_if_thinned(parcel.batch)
         self._notify()
 
     def failed(
@@ -335,8 +354,20 @@ class Outbox:
                 parcel.not_before = math.inf
             if parcel.batch in self._held:
                 self._retry(parcel, now + delay_s)
+            self._note_if_thinned(parcel.batch)
             self._changed.notify_all()
         self._notify()
+
+    def _note_if_thinned(self, batch: Batch) -> None:
+        held = self._held.get(batch)
+        if held is None or not batch.begun:
+            return
+        # While a part of it hasn't been tried yet, or is under way, more of it may be done soon.
+        if all(not p.under_way and (p.attempts or p.refusals) for p in held.parcels):
+            left = sum(len(parcel.body) for parcel in held.parcels)
+            if left != held.thinned_to:
+                held.thinned_to = left
+                self._thinned[batch] = None
 
     def _given_back(self, parcel: Parcel) -> None:
         parcel.under_way = False
@@ -370,5 +401,6 @@ class Outbox:
 
     def _drop(self, batch: Batch) -> None:
         held = self._held.pop(batch, None)
+        self._thinned.pop(batch, None)
         if held is not None:
             self.bytes_held -= held.size_bytes

@@ -108,6 +108,21 @@ def test_delivered_messages_are_acked_at_once(broker):
     assert broker.source.acks == [Ack(3, multiple=True)]
 
 
+def test_a_document_that_fails_takes_one_place_of_the_prefetch_and_not_its_batchs(broker):
+    names = list("abcdefghij")
+    broker.custody.take(batch(1, names))
+    assert not broker.custody.may_read(10, 0)
+    halves = [join_documents([document(name) for name in half]) for half in (names[:9], ["j"])]
+    broker.outbox.replaced(take(broker.outbox), halves, suspect=True)
+    broker.deliver(1.0)
+    broker.outbox.failed(take(broker.outbox), 5.0, breaks=True)
+    broker.custody.turn(1.0)
+    assert broker.source.acks == [Ack(tag, multiple=False) for tag in range(1, 10)]
+    assert broker.custody.may_read(10, 0)
+    broker.custody.turn(2.0)
+    assert len(broker.source.acks) == 9
+
+
 def test_beyond_a_gap_the_loop_is_asked_to_come_back(broker):
     broker.custody.take(batch(1, ["a"]))
     broker.custody.take(batch(2, ["b"]))

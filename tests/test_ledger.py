@@ -68,6 +68,61 @@ def test_batches_that_are_done_in_order_take_one_multiple_ack():
     assert ledger.outstanding(7) == 0
 
 
+def still_in(*numbers: int):
+    return lambda message: message in [body(number) for number in numbers]
+
+
+def test_of_a_batch_that_is_done_in_part_only_what_is_left_stays_unacked():
+    ledger = Ledger()
+    (whole,) = opened(ledger, batch(1, 5))
+    assert ledger.acks_in(whole, still_in(2, 4)) == singles(1, 3, 5)
+    assert ledger.outstanding(5) == 2
+    assert ledger.acks_in(whole, still_in(2)) == singles(4)
+    assert ledger.acks_in(whole, still_in(2)) == []
+    assert ledger.outstanding(5) == 1
+    assert ledger.acks(1e9, 0.0) == []
+    ledger.done(whole, 1.0)
+    assert ledger.acks(1.0, 0.0) == singles(2)
+    assert ledger.outstanding(5) == 0
+
+
+def test_of_a_batch_beyond_a_gap_the_rest_is_acked_once():
+    ledger = Ledger()
+    first, second = opened(ledger, batch(1, 2), batch(3, 6))
+    assert ledger.acks_in(second, still_in(4)) == singles(3, 5, 6)
+    ledger.done(second, 1.0)
+    assert ledger.acks(9.0, 0.25) == singles(4)
+    assert ledger.outstanding(6) == 2
+    ledger.done(first, 9.0)
+    assert ledger.acks(9.0, 0.25) == [multiple(2)]
+    assert ledger.outstanding(6) == 0
+
+
+def test_a_multiple_ack_of_a_later_batch_covers_what_was_left_of_an_earlier_one():
+    ledger = Ledger()
+    first, second = opened(ledger, batch(1, 4), batch(5, 6))
+    assert ledger.acks_in(first, still_in(3)) == singles(1, 2, 4)
+    ledger.done(second, 1.0)
+    ledger.done(first, 1.0)
+    assert ledger.acks(1.0, 0.25) == [multiple(6)]
+    assert ledger.outstanding(6) == 0
+
+
+def test_a_batch_that_shares_a_message_is_acked_as_a_whole():
+    ledger = Ledger()
+    first, second = opened(ledger, batch(1, 3, continues=True), batch(3, 5))
+    assert ledger.acks_in(second, still_in()) == []
+    assert ledger.acks_in(first, still_in(1)) == singles(2)  # the shared one is the second's
+
+
+def test_messages_that_were_acked_early_are_recognised_if_the_acks_were_lost():
+    ledger = Ledger()
+    (whole,) = opened(ledger, batch(1, 3))
+    ledger.acks_in(whole, still_in(2))
+    ledger.connection_lost()
+    assert all(ledger.recognise(body(tag)) for tag in (1, 2, 3))
+
+
 def test_a_gap_is_waited_for_and_then_acked_beyond():
     ledger = Ledger()
     first, second, third = opened(ledger, batch(1, 3), batch(4, 5), batch(6, 7))

@@ -181,6 +181,42 @@ def test_a_failed_parcel_keeps_its_history(bench):
     assert (parcel.attempts, parcel.confirmed_before) == (2, 2)
 
 
+def left_of(batches: dict[Batch, list[Body]]) -> dict[Batch, list[bytes]]:
+    return {each: [left.content for left in bodies] for each, bodies in batches.items()}
+
+
+def test_a_batch_is_told_of_when_only_what_fails_is_left_of_it(bench):
+    whole = bench.put(body("a", "b", "c"))
+    bench.outbox.replaced(bench.take(), [body("a"), body("b", "c")], suspect=True)
+    bench.outbox.settled(bench.take(), confirmed=True)
+    assert bench.outbox.take_thinned() == {}  # the other half may be confirmed any time
+    failing = bench.take()
+    assert bench.outbox.take_thinned() == {}
+    bench.fail(failing, 0.0)
+    assert left_of(bench.outbox.take_thinned()) == {whole: [body("b", "c").content]}
+    bench.fail(bench.take(), 0.0)
+    assert bench.outbox.take_thinned() == {}  # nothing new
+
+
+def test_what_is_refused_by_name_and_tried_again_is_what_is_left_of_its_batch(bench):
+    whole = bench.put(body("a", "b", "c"))
+    parcel = bench.take()
+    parcel.refusals += 1
+    bench.outbox.replaced(parcel, [body("b")], confirmed=True, delay_s=9.0)
+    assert left_of(bench.outbox.take_thinned()) == {whole: [body("b").content]}
+
+
+def test_a_batch_of_which_nothing_is_done_or_that_is_gone_is_not_told_of(bench):
+    bench.put(body("a", "b"))
+    bench.fail(bench.take(), 0.0)
+    assert bench.outbox.take_thinned() == {}
+    parcel = bench.take()
+    parcel.refusals += 1
+    bench.outbox.replaced(parcel, [body("b")], confirmed=True)
+    bench.outbox.settled(bench.take(), confirmed=True)
+    assert bench.outbox.take_thinned() == {}
+
+
 # Taking back
 
 
