@@ -18,6 +18,7 @@ from leekfanout.web.sessions import Session, Sessions
 from leekfanout.web.slowdown import Slowdown
 
 COOKIE: Final = "leekfanout_session"
+BROWSER_COOKIE: Final = "leekfanout_browser"
 CSRF_HEADER: Final = "x-csrf-token"
 SESSION: Final = "leekfanout.session"
 """Where a request's scope holds the :class:`Session` of its cookie, or None."""
@@ -64,20 +65,24 @@ class Door:
         self._slowdown = Slowdown()
         self._token = token.encode()
 
-    def try_token(self, token: str, peer: str) -> float | None:
-        """Return None if it is the token, else how many seconds ``peer`` has to wait now (or 0).
+    def try_token(self, token: str, peer: str, browser_cookie: str = "") -> float | None:
+        """Return None if it is the token, else how many seconds to wait before the next try (or 0).
 
-        While a peer has to wait, not even the right token is looked at.
+        While one has to wait, not even the right token is looked at. A browser that has been in
+        before waits for its own failures alone: nobody else at its address, or behind the same
+        proxy, can keep it out (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
         """
+        browser = self.sessions.find_browser(browser_cookie)
+        guesser = peer if browser is None else f"browser {browser}"
         now = time.monotonic()
-        if wait_s := self._slowdown.wait_s(peer, now):
+        if wait_s := self._slowdown.wait_s(guesser, now):
             return wait_s
         if hmac.compare_digest(token.encode("utf-8", "replace"), self._token):
-            self._slowdown.succeeded(peer)
+            self._slowdown.succeeded(guesser)
             return None
-        self._slowdown.failed(peer, now)
+        self._slowdown.failed(guesser, now)
         log.warning("web.login_failed", peer=peer)
-        return self._slowdown.wait_s(peer, now)
+        return self._slowdown.wait_s(guesser, now)
 
 
 class Guard:
@@ -192,10 +197,10 @@ def _ask_for_login(path: str, method: str) -> Response:
     return error_reply(401, "Log in, or send the token.", {"WWW-Authenticate": "Bearer"})
 
 
-def cookie_of(headers: Mapping[str, str]) -> str:
-    """Return the session's cookie, or an empty string."""
+def cookie_of(headers: Mapping[str, str], name: str = COOKIE) -> str:
+    """Return a cookie, the session's if it isn't said which, or an empty string."""
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return ""
     return morsel.value if morsel is not None else ""

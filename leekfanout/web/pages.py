@@ -15,10 +15,18 @@ from starlette.staticfiles import StaticFiles
 from leekfanout.version import VERSION
 from leekfanout.web import fields
 from leekfanout.web.agent import Agent
-from leekfanout.web.guard import COOKIE, LOGIN, SESSION, Door, peer_of
+from leekfanout.web.guard import (
+    BROWSER_COOKIE,
+    COOKIE,
+    LOGIN,
+    SESSION,
+    Door,
+    cookie_of,
+    peer_of,
+)
 from leekfanout.web.openapi import description
 from leekfanout.web.replies import body_of
-from leekfanout.web.sessions import LIFETIME_S, Session
+from leekfanout.web.sessions import BROWSER_LIFETIME_S, LIFETIME_S, Session
 
 FOLDER: Final = Path(__file__).parent
 HOME: Final = "/agent"
@@ -76,23 +84,31 @@ class Pages:
         """Open a session if the token is right."""
         fields_sent = parse_qs(body_of(request).decode("utf-8", "replace"), max_num_fields=10)
         token = fields_sent.get("token", [""])[0].strip()
-        wait_s = self._door.try_token(token, peer_of(request.scope))
+        browser = cookie_of(request.headers, BROWSER_COOKIE)
+        wait_s = self._door.try_token(token, peer_of(request.scope), browser)
         if wait_s is not None:
             response = self._login_form(wait_s, failed=True)
             if wait_s:
                 response.headers["Retry-After"] = f"{wait_s + 1:.0f}"
             return response
+        sessions = self._door.sessions
+        if sessions.find_browser(browser) is None:
+            browser = sessions.new_browser()
         answer = RedirectResponse(HOME, 303)
-        answer.set_cookie(
-            COOKIE,
-            self._door.sessions.open(time.time()),
-            max_age=int(LIFETIME_S),
-            path="/",
-            httponly=True,
-            samesite="strict",
-            # A proxy in front says so; a lie would only harm whoever tells it.
-            secure=request.headers.get("x-forwarded-proto") == "https",
-        )
+        for name, cookie, lifetime_s, path in (
+            (COOKIE, sessions.open(time.time()), LIFETIME_S, "/"),
+            (BROWSER_COOKIE, browser, BROWSER_LIFETIME_S, LOGIN),
+        ):
+            answer.set_cookie(
+                name,
+                cookie,
+                max_age=int(lifetime_s),
+                path=path,
+                httponly=True,
+                samesite="strict",
+                # A proxy in front says so; a lie would only harm whoever tells it.
+                secure=request.headers.get("x-forwarded-proto") == "https",
+            )
         return answer
 
     async def logout(self, request: Request) -> Response:

@@ -10,6 +10,9 @@ from typing import Final
 LIFETIME_S: Final = 12 * 3_600.0
 """A working day; then the token is asked for again."""
 
+BROWSER_LIFETIME_S: Final = 400 * 86_400.0
+"""The longest that browsers keep a cookie."""
+
 _SALT: Final = b"leekfanout agent page, sessions"
 
 
@@ -51,6 +54,17 @@ class Sessions:
         """Make the session's cookie worthless."""
         self._closed = {key: end for key, end in self._closed.items() if end > now}
         self._closed[session.id] = session.expires_at
+
+    def new_browser(self) -> str:
+        """Return the cookie of a browser that gets in for the first time; it opens nothing."""
+        browser = secrets.token_urlsafe(16)
+        return f"{browser}.{self._sign('browser', browser)}"
+
+    def find_browser(self, cookie: str) -> str | None:
+        """Return which browser has this cookie, and so has been in before; None if it is no good."""
+        browser, _, signature = cookie.rpartition(".")
+        right = hmac.compare_digest(self._sign("browser", browser).encode(), signature.encode())
+        return browser if right else None
 
     def csrf_token(self, session: Session) -> str:
         """Return what a request of this session must carry to change anything."""

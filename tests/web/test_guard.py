@@ -1,15 +1,26 @@
 """Who gets in, and what those see who don't; over HTTP."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from leekfanout.web.guard import BODY_MAX_BYTES, COOKIE, CSRF_HEADER
+from leekfanout.version import VERSION
+from leekfanout.web.app import build
+from leekfanout.web.guard import (
+    BODY_MAX_BYTES,
+    BROWSER_COOKIE,
+    COOKIE,
+    CSRF_HEADER,
+    LOGIN,
+    PUBLIC,
+    Door,
+)
 from leekfanout.web.options import WebOptions
 from tests.web.page_agent import TOKEN
-from tests.web.served import Served, made_up_agent
+from tests.web.served import KNOWN, Served, made_up_agent
 
 EVERYTHING = (
     "/v1/agent/control",
@@ -57,6 +68,23 @@ def test_an_outsider_gets_nothing_but_an_error(served: Served, path: str) -> Non
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+def test_no_route_tells_an_outsider_anything(tmp_path: Path, served: Served) -> None:
+    routes = build(made_up_agent(tmp_path), Door(TOKEN, WebOptions())).routes
+    paths = {re.sub(r"{id.*?}", "1", each.path).replace("{name}", KNOWN) for each in routes}
+    assert {"/agent", f"/agent/api/subscriptions/{KNOWN}/letters/1"} < paths
+    for path in sorted(paths - PUBLIC):
+        for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "TRACE"):
+            answer = requests.request(
+                method, f"{served.url}{path}", timeout=10, allow_redirects=False
+            )
+            where = answer.headers.get("Location")
+            assert (answer.status_code, where) in {(401, None), (303, LOGIN)}, (method, path)
+            assert "Server" not in answer.headers
+    login = requests.get(f"{served.url}{LOGIN}", timeout=10).text
+    assert VERSION not in login
+    assert KNOWN not in login
+
+
 @pytest.mark.parametrize("path", ["/", "/agent", "/agent/"])
 def test_an_outsider_who_opens_the_page_is_asked_for_the_token(served: Served, path: str) -> None:
     answer = requests.get(f"{served.url}{path}", timeout=10)
@@ -76,8 +104,7 @@ def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(served: Served) 
         f"{served.url}/agent/login", data={"token": TOKEN}, allow_redirects=False, timeout=10
     )
     cookie = answer.headers["Set-Cookie"].lower()
-    assert "httponly" in cookie
-    assert "samesite=strict" in cookie
+    assert cookie.count("httponly") == cookie.count("samesite=strict") == 2
     assert TOKEN not in cookie
     proxied = requests.post(
         f"{served.url}/agent/login",
@@ -86,7 +113,7 @@ def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(served: Served) 
         allow_redirects=False,
         timeout=10,
     )
-    assert "secure" in proxied.headers["Set-Cookie"].lower()
+    assert proxied.headers["Set-Cookie"].lower().count("secure") == 2
 
 
 def test_a_cookie_alone_changes_nothing(served: Served) -> None:
@@ -144,6 +171,32 @@ def test_whoever_guesses_has_to_wait_and_who_is_in_stays_in(served: Served) -> N
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1
     assert session.get(f"{served.url}/agent/api/session", timeout=10).ok
+
+
+def test_a_browser_that_has_been_in_before_isnt_kept_out_by_others(served: Served) -> None:
+    url = f"{served.url}/agent/login"
+    owner = logged_in(served)
+    owner.cookies.clear(domain="127.0.0.1", path="/")
+    while requests.post(url, data={"token": "a guess"}, timeout=10).status_code != 429:
+        pass
+    assert requests.post(url, data={"token": TOKEN}, timeout=10).status_code == 429
+    forged = {BROWSER_COOKIE: "somebody.AAAA"}
+    assert requests.post(url, data={"token": TOKEN}, cookies=forged, timeout=10).status_code == 429
+    right = owner.post(url, data={"token": TOKEN}, allow_redirects=False, timeout=10)
+    assert right.status_code == 303
+    # It has to wait for its own guesses.
+    owner.cookies.clear(domain="127.0.0.1", path="/")
+    statuses = [owner.post(url, data={"token": "a guess"}, timeout=10).status_code for _ in "four"]
+    assert statuses[-1] == 429
+    assert owner.post(url, data={"token": TOKEN}, timeout=10).status_code == 429
+
+
+def test_what_marks_a_browser_opens_nothing(served: Served) -> None:
+    mark = logged_in(served).cookies[BROWSER_COOKIE]
+    answer = requests.get(
+        f"{served.url}/agent/api/session", cookies={COOKIE: mark, BROWSER_COOKIE: mark}, timeout=10
+    )
+    assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "10.0.0.1", "", "[::2]"])
