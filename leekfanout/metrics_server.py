@@ -6,7 +6,6 @@ Prometheus and for Kubernetes' probes: no secrets, no request bodies, one answer
 
 import os
 import threading
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -18,7 +17,7 @@ from leekfanout import logs
 from leekfanout.control_client import Client
 from leekfanout.errors import LeekfanoutError
 from leekfanout.health_report import Health, health_of, readiness_of
-from leekfanout.http_server import BoundedHTTPServer
+from leekfanout.http_server import BoundedHandler, BoundedHTTPServer
 from leekfanout.listen_address import shown
 from leekfanout.metrics import Collector, Status
 
@@ -75,14 +74,18 @@ def serve(host: str, port: int, socket_path: Path, lifeline_fd: int) -> int:
     return 0
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     server: MetricsServer
     timeout = REQUEST_TIMEOUT_S
     server_version = "leekfanout"
     sys_version = ""
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:  # http://[::1 and the like
+            self.send_error(400)
+            return
         verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
         if url.path == "/metrics":
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
@@ -111,6 +114,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing per request."""

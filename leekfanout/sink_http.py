@@ -3,20 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 import orjson
 
-from leekfanout.http_server import BoundedHTTPServer
+from leekfanout.http_server import BoundedHandler, BoundedHTTPServer
 from leekfanout.version import VERSION
 
 ENDPOINT: Final = "/v1/events/process"
 BODY_MAX_BYTES: Final = 32_000_000
 """A larger body is answered with 413, as by a proxy; an agent's batches end at 10 MB."""
-
-IDLE_TIMEOUT_S: Final = 300.0
-"""A connection that sends nothing for this long is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +36,37 @@ def error_reply(status: int, message: str, reason: str) -> Reply:
 class Server(BoundedHTTPServer):
     """Serves the endpoint, at the end of any path, with one answer per method."""
 
+    lifetime_s = 300.0
+    """A connection that has sent no whole request for this long is closed."""
+
     def __init__(self, host: str, port: int, answers: Mapping[str, Answer]) -> None:
         self.answers = answers
         super().__init__(host, port, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    timeout = IDLE_TIMEOUT_S
     server: Server
 
     def do_GET(self) -> None:
-        try:
-            body = self._read_body()
-            if body is None:
-                return
-            if self.path.partition("?")[0].endswith(ENDPOINT):
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                reply = self.server.answers[self.command](headers, body)
-            else:
-                reply = error_reply(404, "Not found", f"Nothing is here but {ENDPOINT}")
-            if reply is None:
-                self.close_connection = True
-            else:
-                self._send(reply)
-        except (ConnectionError, TimeoutError):
+        body = self._read_body()
+        if body is None:
+            return
+        with self.server.answering(self.connection):
+            reply = self._answer(body)
+        if reply is None:
             self.close_connection = True
+        else:
+            self._send(reply)
 
     do_OPTIONS = do_POST = do_GET
+
+    def _answer(self, body: bytes) -> Reply | None:
+        if not self.path.partition("?")[0].endswith(ENDPOINT):
+            return error_reply(404, "Not found", f"Nothing is here but {ENDPOINT}")
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        return self.server.answers[self.command](headers, body)
 
     def _read_body(self) -> bytes | None:
         """Return the request's body, or None where it can't be had and the connection is done."""
@@ -114,6 +112,3 @@ class _Handler(BaseHTTPRequestHandler):
         ).encode()
         # One write: a body sent after its head would wait 40 ms for the client's delayed ack.
         self.wfile.write(head if self.command == "HEAD" else head + body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing per request."""

@@ -1,12 +1,9 @@
 """``leekfanout run --metrics``: scraped from a real agent."""
 
 import json
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,6 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from leekfanout.errors import LeekfanoutError
-from leekfanout.metrics_server import MetricsServer
 from tests.accounting import of_messages
 from tests.agent import ROOT, Agent, run_leekfanout, subscription
 from tests.api_double import ApiDouble
@@ -175,71 +170,3 @@ def test_what_is_no_address_is_refused(address: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "LEEKFANOUT_METRICS: " in done.stderr
     assert "must be an IP address and a port, such as 127.0.0.1:9808" in done.stderr
-
-
-class Silent:
-    """A control socket's client that no agent answers."""
-
-    def call(self, method: str) -> object:
-        raise LeekfanoutError("No agent.")
-
-
-@pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricsServer]:
-    """A listener in this process that has less patience than the real one."""
-    monkeypatch.setattr(MetricsServer, "lifetime_s", 1.0)
-    server = MetricsServer("127.0.0.1", 0, Silent())  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever, args=(0.2,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join(10)
-    server.cut_connections()
-    server.server_close()
-
-
-def is_answered(server: MetricsServer) -> bool:
-    try:
-        answer = requests.get(f"http://127.0.0.1:{server.port}/metrics", timeout=5)
-    except requests.ConnectionError:
-        return False
-    return "leekfanout_up 0.0" in answer.text
-
-
-def test_connections_that_say_nothing_keep_nobody_out_for_long(listener: MetricsServer) -> None:
-    idle = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(100)]
-    try:
-        until(lambda: is_answered(listener), 20, "an answer in spite of idle connections")
-    finally:
-        for each in idle:
-            each.close()
-
-
-def test_a_request_that_trickles_in_is_cut(listener: MetricsServer) -> None:
-    with socket.create_connection(("127.0.0.1", listener.port)) as slow:
-        slow.settimeout(0.2)
-
-        def is_cut() -> bool:
-            try:
-                slow.sendall(b"G")
-                return slow.recv(100) == b""
-            except TimeoutError:
-                return False
-            except OSError:
-                return True
-
-        until(is_cut, 20, "the connection to be cut")
-    assert is_answered(listener)
-
-
-def test_a_huge_body_is_not_read(listener: MetricsServer) -> None:
-    with socket.create_connection(("127.0.0.1", listener.port)) as large:
-        large.settimeout(10)
-        large.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
-        sent_mb = 0
-        with suppress(ConnectionError):
-            while sent_mb < 1_000:
-                large.sendall(bytes(1_000_000))
-                sent_mb += 1
-        assert sent_mb < 100  # some of it fits into buffers
-    assert is_answered(listener)

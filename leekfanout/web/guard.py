@@ -114,7 +114,10 @@ class Guard:
         """Return the answer to a request that mustn't get further; None: let it pass."""
         headers = Headers(scope=scope)
         if not self._door.options.answers_to(headers.get("host", "")):
-            return PlainTextResponse("This host name is not one of the agent page's.", 400)
+            # Whoever isn't listened to mustn't stay and go on sending a body.
+            return PlainTextResponse(
+                "This host name is not one of the agent page's.", 400, {"Connection": "close"}
+            )
         try:
             async with asyncio.timeout(BODY_S):
                 scope[BODY] = await _read(headers, receive)

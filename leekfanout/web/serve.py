@@ -8,6 +8,7 @@ from typing import Final
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from leekfanout import logs
@@ -19,8 +20,13 @@ from leekfanout.web.guard import Door
 from leekfanout.web.options import WebOptions
 
 CONNECTIONS_MAX: Final = 200
+"""More are closed at once."""
+
 HEAD_S: Final = 10.0
 """A request's line and headers must have come within this time of the connection."""
+
+UNREAD_S: Final = 30.0
+"""A client that leaves something unread for so long is cut off."""
 
 KEEP_ALIVE_S: Final = 30
 STOP_S: Final = 3
@@ -44,26 +50,27 @@ def run(agent: Agent, options: WebOptions, lifeline_fd: int) -> int:
         return EXIT_NO_ADDRESS
     server: _Server
     app = build(agent, Door(token, options), lambda: server.should_exit)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS_MAX,
-            h11_max_incomplete_event_size=32_768,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=STOP_S,
-        ),
-        lifeline_fd,
-    )
+    server = _Server(settings_for(app), lifeline_fd)
     log.info("web.started", url=f"http://{shown(options.host, options.port)}/agent")
     server.run(sockets=[listener])
     return 0
+
+
+def settings_for(app: ASGIApp) -> uvicorn.Config:
+    """Return how the page is served: by uvicorn, within bounds, silent about requests."""
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=32_768,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_S,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -85,12 +92,22 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 with a bound on the time that a request's head may take, which uvicorn lacks."""
+    """HTTP/1.1 with bounds that uvicorn lacks: on connections, and on the time of clients.
+
+    It waits neither for a request's head nor for a client that doesn't read for long; bodies are
+    up to the guard.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+            return
+        # So that pause_writing tells of each byte that the system doesn't take at once.
+        transport.set_write_buffer_limits(high=0)
         self._head_timer = self.loop.call_later(HEAD_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
@@ -100,9 +117,23 @@ class _Protocol(H11Protocol):
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_unread_timer()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
+        self._cancel_unread_timer()
         super().connection_lost(exc)
+
+    def _cancel_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:

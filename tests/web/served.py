@@ -16,6 +16,7 @@ from leekfanout.web.agent import Agent
 from leekfanout.web.app import build
 from leekfanout.web.guard import Door
 from leekfanout.web.options import WebOptions
+from leekfanout.web.serve import settings_for
 from tests.web.page_agent import TOKEN
 
 KNOWN = "shop-prod"
@@ -59,13 +60,17 @@ class Served:
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         app = build(agent, Door(TOKEN, options or WebOptions()), lambda: self._server.should_exit)
-        config = uvicorn.Config(app, lifespan="on", log_config=None, ws="none")
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(settings_for(app))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._server.server_state.connections)
 
     def __enter__(self) -> Self:
         self._socket.listen()  # from here on, clients wait for the server to start
