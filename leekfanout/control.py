@@ -218,7 +218,7 @@ def _answers(path: Path) -> bool:
             probe.connect(os.fspath(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except TimeoutError:  # its queue is full: it is there, and busy
+        except BlockingIOError:  # its queue is full: it is there, and busy
             return True
         return True
 

@@ -1,6 +1,7 @@
 """The control socket: Supervisor's own clients, and clients that mean no good."""
 
 import os
+import selectors
 import signal
 import socket
 import stat
@@ -17,9 +18,11 @@ import psutil
 import pytest
 from supervisor.xmlrpc import SupervisorTransport
 
+from leekfanout.control import ControlServer
 from leekfanout.control_client import RefusedError
+from leekfanout.errors import AgentRunsError
 from leekfanout.lifecycle import State
-from leekfanout.rpc import Fault
+from leekfanout.rpc import Fault, Rpc
 from tests.farming import Farm, entries
 from tests.waiting import until
 
@@ -267,6 +270,22 @@ def test_a_process_that_does_not_live_is_an_abnormal_termination(tmp_path: Path)
         farm.client.call("supervisor.stopProcess", "agent")
         # One that fails doesn't make a failure of the whole.
         assert farm.client.call("supervisor.startProcess", "agent") is True
+
+
+def test_an_agent_that_is_too_busy_to_answer_is_not_replaced() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        selectors.DefaultSelector() as selector,
+        socket.socket(socket.AF_UNIX) as busy,
+        socket.socket(socket.AF_UNIX) as waiting,
+    ):
+        path = Path(folder, "control.sock")
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(AgentRunsError):
+            ControlServer(path, selector, Rpc({}))
+        assert path.exists()
 
 
 def test_a_call_that_waits_keeps_nobody_else_waiting(tmp_path: Path) -> None:
