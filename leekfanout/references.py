@@ -53,13 +53,11 @@ def refuse(entry: Any) -> None:
     keys = sorted({key for key, text in _texts(entry) if _is_whole(text) or any(_found(text))})
     if keys:
         who = name_of(entry) or "#1"
-        raise ConfigError(
-            [
-                f"subscription {who}: {key}: references to files and variables can't be added from "
-                "here: write the subscription into the file"
-                for key in keys
-            ]
+        rule = (
+            "references to files and variables can't be added from here: write the subscription into "
+            "the file"
         )
+        raise ConfigError([f"subscription {who}: {Problem(key, '', rule)}" for key in keys])
 
 
 def variables_in(entries: Iterable[Any]) -> set[str]:

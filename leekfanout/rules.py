@@ -38,7 +38,9 @@ class Problem(NamedTuple):
         return self._replace(path=f"{key}.{self.path}" if self.path else key)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in self if part)
+        # One line, whatever a key or a file in it is called: it is shown in terminals and logs.
+        text = ": ".join(part for part in self if part)
+        return text if text.isprintable() else ascii(text)[1:-1]
 
 
 class Refused(Exception):
@@ -314,7 +316,10 @@ class AnyObject:
 class TcpOptions:
     """An object of TCP socket options; the names become the system's numbers."""
 
-    rule: str = "must be an object of TCP options, such as TCP_USER_TIMEOUT, with whole numbers"
+    rule: str = (
+        "must be an object of TCP options, such as TCP_USER_TIMEOUT, with whole numbers from 0 to "
+        "2,147,483,647"
+    )
 
     def accept(self, value: Any) -> dict[int, int]:
         if not isinstance(value, Mapping):
@@ -322,8 +327,10 @@ class TcpOptions:
         options = {}
         for name, number in value.items():
             option = getattr(socket, name, None) if str(name).startswith("TCP_") else None
-            if option is None or isinstance(number, bool) or not isinstance(number, int):
-                raise Refused([Problem(str(name), shown(number), self.rule)])
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            # The system takes a C int; Python raises OverflowError for what isn't one.
+            if option is None or not whole or not 0 <= number < 2**31:
+                raise Refused([Problem(shown(name)[1:-1], shown(number), self.rule)])
             options[int(option)] = number
         return options
 

@@ -287,6 +287,17 @@ def test_tcp_options_become_the_numbers_that_sockets_take() -> None:
     assert "transport_options.socket_settings.TCP_NONSENSE: 1: must be" in problem_of(bad)
 
 
+@pytest.mark.parametrize("number", [-1, 2**31, 1.5, True])
+def test_a_tcp_option_is_a_number_that_the_system_takes(number: object) -> None:
+    bad = {**GOOD, "transport_options": {"socket_settings": {"TCP_USER_TIMEOUT": number}}}
+    assert "from 0 to 2,147,483,647" in problem_of(bad)
+
+
+def test_a_mistake_is_one_line_whatever_a_key_is_called() -> None:
+    options = {"socket_settings": {"TCP_\n\x1b[31m\ud800": 1}}
+    assert problem_of({**GOOD, "transport_options": options}).isprintable()
+
+
 @pytest.mark.parametrize(
     ("entry", "options", "path"),
     [

@@ -99,6 +99,15 @@ def test_what_leads_nowhere_is_named_with_subscription_key_and_rule(tmp_path: Pa
     ]
 
 
+def test_what_leads_nowhere_is_one_line_whatever_it_is_called() -> None:
+    options = {"pass\nword": "file:/\x1b[31m", "password": "file:/\ud800"}
+    entry = {**ENTRY, "app_key": "file:/a\nb", "transport_options": options}
+    with pytest.raises(ConfigError) as raised:
+        config.subscriptions_of([entry], {})
+    assert len(raised.value.problems) == 3
+    assert all(line.isprintable() for line in raised.value.problems)
+
+
 def test_a_mistake_in_what_was_put_in_is_reported_without_it() -> None:
     with pytest.raises(ConfigError) as raised:
         config.subscriptions_of(
