@@ -56,7 +56,7 @@ class ApiStub:
     """
 
     def __init__(self) -> None:
-        self._shared = memoryview(mmap.mmap(-1, 24)).cast("d")
+        self._shared = memoryview(mmap.mmap(-1, 40)).cast("d")
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -80,6 +80,11 @@ class ApiStub:
     def megabytes(self) -> float:
         """Megabytes that were read, so far."""
         return self._shared[2] / 1e6
+
+    @property
+    def longest_silence_s(self) -> float:
+        """The longest time, in seconds, from the end of one POST to that of the next, so far."""
+        return self._shared[4]
 
     def cpu_s(self) -> float:
         """CPU seconds that it has used so far."""
@@ -126,11 +131,15 @@ def _finished(
     if connection.answer is READY:
         _send(connection)
         return
+    now = time.monotonic()
+    if shared[1]:
+        shared[4] = max(shared[4], now - shared[3])
+    shared[3] = now
     shared[1] += 1
     if not shared[0]:
         _send(connection)
     elif shared[0] != STALLED:
-        entry = (time.monotonic() + shared[0], connection.sock.fileno(), connection)
+        entry = (now + shared[0], connection.sock.fileno(), connection)
         heapq.heappush(due, entry)
 
 

@@ -21,6 +21,7 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
 ROOT = Path(__file__).parents[1]
 
+Entry = dict[str, Any]
 Status = dict[str, Any]
 
 
@@ -35,22 +36,27 @@ class Cost:
 class Fleet:
     """``leekfanout run`` with ``subscriptions``, as users write them; a context manager."""
 
-    def __init__(self, subscriptions: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, subscriptions: Sequence[Entry]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="leekfanout-bench-")
-        self._count = len(subscriptions)
         self._log = Path(self._folder.name, "log")
+        self._file = Path(self._folder.name, "subscriptions.json")
+        self._write(subscriptions)
         state_dir = Path(self._folder.name, "state")
         self._client = Client(state_dir / "control.sock")
         env = {key: text for key, text in os.environ.items() if not key.startswith("LEEK")}
         env |= {
-            "LEEK_AGENT_SUBSCRIPTIONS": json.dumps(list(subscriptions)),
             "LEEK_ENABLE_AGENT": "true",
             "LEEK_ENABLE_API": "false",
             "LEEK_ENABLE_WEB": "false",
             "PYTHONPATH": str(ROOT),
         }
-        command = (sys.executable, "-m", "leekfanout", "run", "--state-dir", str(state_dir))
+        command = [
+            *(sys.executable, "-m", "leekfanout", "run"),
+            *("--state-dir", str(state_dir), "--config", str(self._file)),
+        ]
         with self._log.open("wb") as output:
+            self.begun_at = time.time()
+            """Epoch seconds, just before it was started."""
             self._process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
 
     def connected(self) -> None:
@@ -68,10 +74,23 @@ class Fleet:
             return False
         return len(statuses) == self._count and all(s["gauges"]["connected_at"] for s in statuses)
 
+    def _write(self, subscriptions: Sequence[Entry]) -> None:
+        self._count = len(subscriptions)
+        self._file.write_text(json.dumps(list(subscriptions)))
+
     def status(self) -> list[Status]:
         """Ask the agent how each subscription is (which costs it something)."""
-        statuses: list[Status] = self._client.call("leekfanout.getStatus")
+        statuses: list[Status] = self.call("leekfanout.getStatus")
         return statuses
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Call a method of the agent's control socket, and return its answer."""
+        return self._client.call(method, *params)
+
+    def reload(self, subscriptions: Sequence[Entry]) -> None:
+        """Configure these in place of the former ones."""
+        self._write(subscriptions)
+        self.call("leekfanout.reload")
 
     def children(self) -> list[psutil.Process]:
         """The subscriptions' processes."""
@@ -122,3 +141,8 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise BenchError(f"Process {pid} has ended.")
+
+
+def own_memory_mb(pid: int) -> float:
+    """Return the memory of a process that it shares with no other (USS), in MB."""
+    return float(psutil.Process(pid).memory_full_info().uss) / 1e6

@@ -8,7 +8,7 @@ from typing import Any
 from bench import amqp_load
 from bench.agent import Figures
 from bench.api_stub import STALLED
-from bench.fleet import Fleet, over, resident_mb
+from bench.fleet import Fleet, over, own_memory_mb, resident_mb
 from bench.forked import Answer, answer_of
 from bench.rig import Rig
 
@@ -22,7 +22,7 @@ def subscriptions_at_work(rig: Rig, count: int, rate_each: float, seconds: float
     """Run ``count`` subscriptions, each with an exchange and a queue, ``rate_each`` events/s."""
     exchanges = [f"celeryev.{number}" for number in range(count)]
     wanted = [
-        _entry(rig.rabbitmq.url(), rig, number, exchange=name, queue=f"leek.fanout.{number}")
+        entry(rig.rabbitmq.url(), rig, number, exchange=name, queue=f"leek.fanout.{number}")
         for number, name in enumerate(exchanges)
     ]
     rig.api.delay_s = 0.0
@@ -36,8 +36,8 @@ def subscriptions_at_work(rig: Rig, count: int, rate_each: float, seconds: float
             figures = _cost_of(fleet, seconds)
             memory_mb = fleet.memory_mb()
             feeding.get()
-        delivered = _wait_for_deliveries(fleet, events)
-    _delete_queues(rig, count)
+        delivered = wait_for_deliveries(fleet, events)
+    delete_queues(rig, count)
     return {
         **figures,
         "cpu_us": figures["cores"] / rate * 1e6,
@@ -51,14 +51,33 @@ def idle_subscriptions(rig: Rig, count: int, seconds: float) -> Figures:
     amqp = itertools.repeat(rig.rabbitmq.url(), count // 2)
     redis = itertools.repeat(rig.redis.url(), count - count // 2)
     wanted = [
-        _entry(url, rig, number, exchange=f"celeryev.{number}", queue=f"leek.fanout.{number}")
+        entry(url, rig, number, exchange=f"celeryev.{number}", queue=f"leek.fanout.{number}")
         for number, url in enumerate(itertools.chain(amqp, redis))
     ]
     with Fleet(wanted) as fleet:
         fleet.connected()
         time.sleep(SETTLE_S)
         figures = _cost_of(fleet, seconds)
-    _delete_queues(rig, count)
+    delete_queues(rig, count)
+    return figures
+
+
+def start_of_many(rig: Rig, count: int) -> Figures:
+    """Start an agent with ``count`` subscriptions, and see when all run, and when all consume."""
+    wanted = [
+        entry(rig.rabbitmq.url(), rig, number, queue=f"leek.fanout.{number}")
+        for number in range(count)
+    ]
+    with Fleet(wanted) as fleet:
+        fleet.connected()
+        time.sleep(SETTLE_S)
+        statuses = fleet.status()
+        figures = {
+            "started_s": max(status["started_at"] for status in statuses) - fleet.begun_at,
+            "connected_s": max(s["gauges"]["connected_at"] for s in statuses) - fleet.begun_at,
+            "own_memory_mb": max(own_memory_mb(status["pid"]) for status in statuses),
+        }
+    delete_queues(rig, count)
     return figures
 
 
@@ -68,7 +87,7 @@ def stalled_api_memory(
     """See how much memory a subscription takes whose API takes bodies and never answers."""
     answer_of(partial(amqp_load.fill, rig.rabbitmq.port, shape, events))
     rig.api.delay_s = STALLED
-    wanted = _entry(rig.rabbitmq.url(), rig, 0, in_flight_max_mb=in_flight_max_mb, **keys)
+    wanted = entry(rig.rabbitmq.url(), rig, 0, in_flight_max_mb=in_flight_max_mb, **keys)
     # No read timeout may pass meanwhile, after which the body would be sent again.
     wanted["api_read_timeout_in_seconds"] = 2 * FILL_TIMEOUT_S
     with Fleet([wanted]) as fleet:
@@ -97,7 +116,7 @@ def _full(fleet: Fleet) -> dict[str, Any]:
     return status
 
 
-def _entry(url: str, rig: Rig, number: int, **keys: Any) -> dict[str, Any]:
+def entry(url: str, rig: Rig, number: int, **keys: Any) -> dict[str, Any]:
     # Names hold lower-case letters only, so that its digits become letters.
     name = "".join(chr(ord("a") + int(digit)) for digit in str(number))
     return {
@@ -118,7 +137,7 @@ def _cost_of(fleet: Fleet, seconds: float) -> Figures:
     return over(before, after, took_s)
 
 
-def _wait_for_deliveries(fleet: Fleet, events: int) -> float:
+def wait_for_deliveries(fleet: Fleet, events: int) -> float:
     deadline = time.monotonic() + FILL_TIMEOUT_S
     while (delivered := _delivered(fleet)) < events and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -129,7 +148,7 @@ def _delivered(fleet: Fleet) -> float:
     return sum(status["counters"]["events_delivered"] for status in fleet.status())
 
 
-def _delete_queues(rig: Rig, count: int) -> None:
+def delete_queues(rig: Rig, count: int) -> None:
     """A durable queue stays bound, and fills for ever after."""
     with amqp_load.channel_of(rig.rabbitmq.port) as channel:
         for number in range(count):

@@ -47,7 +47,9 @@ class Forked:
             _be_child(work, log)
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        """Send it a signal, if it hasn't ended: the id of a reaped process may be another's."""
+        if not self.ended():
+            os.kill(self.pid, number)
 
     def wait(self) -> Usage:
         """Wait until it has ended, and return what it has used."""
@@ -69,9 +71,8 @@ class Forked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.ended():
-            self.signal(signal.SIGKILL)
-            self.wait()
+        self.signal(signal.SIGKILL)
+        self.wait()
 
 
 def _be_child(work: Callable[[], object], log: Path | None) -> None:

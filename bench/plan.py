@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench import fleet_measures, measures
+from bench import fleet_measures, measures, neighbours
 from bench.load import LIST_EVENTS, SHAPES
 
 DELAYS_MS = (0, 50, 200)
@@ -60,7 +60,7 @@ def plan(quick: bool) -> list[Part]:
     if not quick:
         parts += [_prefetch(), _pool(), _batches(), _windows(), _shapes()]
     parts += [_idle(quick), _memory(quick), _subscriptions(quick)]
-    return parts if quick else [*parts, compare(quick)]
+    return parts if quick else [*parts, _start(), _neighbours(), compare(quick)]
 
 
 def _stub() -> Part:
@@ -247,6 +247,20 @@ def _subscriptions(quick: bool) -> Part:
         for count in (SUBSCRIPTIONS[-1:] if quick else SUBSCRIPTIONS)
     )
     return Part("subscriptions", "Subscriptions with 10 events per second each", cases)
+
+
+def _start() -> Part:
+    cases = (_case("100", fleet_measures.start_of_many, count=100),)
+    return Part("start", "The start of an agent with many subscriptions", cases)
+
+
+def _neighbours() -> Part:
+    settings = {"rate_each": 200, "seconds": 15}
+    cases = tuple(
+        _case(name, neighbours.three_subscriptions, **settings, disturbed=disturbed)
+        for name, disturbed in (("nothing is done", False), ("restarts, stops, reloads", True))
+    )
+    return Part("neighbours", "Three subscriptions, of which one is disturbed", cases)
 
 
 def compare(quick: bool) -> Part:

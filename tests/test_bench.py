@@ -1,13 +1,17 @@
 """The parts of the benchmarks that decide something: their load, their rate and their verdict."""
 
+import time
+
 import amqp
 import amqp.method_framing
 import orjson
 import pytest
+import requests
 from amqp.basic_message import Message as AmqpMessage
 
 from bench.agent import steady_rate
 from bench.amqp_load import frames
+from bench.api_stub import ApiStub
 from bench.load import LIST_EVENTS, SHAPES, Message, messages
 from bench.results import Found, Results
 from bench.verdict import verdict
@@ -75,6 +79,19 @@ def test_the_rate_is_that_between_the_first_delivery_and_nearly_the_last(
     points: list[tuple[float, float]], rate: float
 ) -> None:
     assert steady_rate(points, 300) == rate
+
+
+def test_the_api_stub_tells_the_longest_time_between_two_posts() -> None:
+    with ApiStub() as stub, requests.Session() as session:
+        for pause_s in (0.0, 0.3, 0.0):
+            time.sleep(pause_s)
+            session.post(stub.url, data=b"[]", timeout=10)
+        told = stub.longest_silence_s
+        assert told >= 0.3
+        time.sleep(2 * told)
+        session.get(stub.url, timeout=10)  # asks how it is, and delivers nothing
+        assert stub.longest_silence_s == told
+        assert stub.posts == 3
 
 
 def test_a_target_is_judged_against_what_was_measured_in_the_same_run() -> None:
