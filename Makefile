@@ -3,11 +3,13 @@
 VENV ?= .venv
 # Options for what a target runs: make run ARGS="--broker rabbitmq", make test ARGS="-k redis".
 ARGS ?=
+# For each target of fuzz.
+MINUTES ?= 60
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-lowest lint bench bench-quick soak brokers programs clean
+.PHONY: help run test test-all test-lowest lint bench bench-quick soak fuzz brokers programs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +51,9 @@ bench-quick: brokers $(VENV)/.bench ## measure the essentials (2 minutes)
 
 soak: brokers $(VENV)/.test ## 30 minutes of random faults, and a report
 	$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(VENV)/.fuzz ## look for inputs that break a parser (MINUTES=60 for each)
+	$(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 brokers:
 	@sh tools/install-programs.sh rabbitmq-server redis-server
