@@ -20,6 +20,20 @@ def overview(
     return [_row(status, earlier.get(status["name"]), elapsed_s, now) for status in statuses]
 
 
+def steady(
+    rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows with the rates of ``before``, for a look that comes too soon to measure any.
+
+    A process that wasn't there before has none yet, one that has ended has none any more.
+    """
+    none = {"events_per_s": 0.0, "cpu_percent": None}
+    measured = {
+        (row["name"], row["pid"]): {key: row[key] for key in none} for row in before if row["pid"]
+    }
+    return [{**row, **measured.get((row["name"], row["pid"]), none)} for row in rows]
+
+
 def _row(status: Status, before: Status | None, elapsed_s: float, now: float) -> dict[str, Any]:
     counters, gauges = status["counters"], status["gauges"]
     diagnosis = diagnose(status, now)

@@ -14,7 +14,7 @@ from leekfanout import logs
 from leekfanout.control_client import RefusedError
 from leekfanout.errors import LeekfanoutError
 from leekfanout.web.agent import Agent
-from leekfanout.web.view import Status, overview
+from leekfanout.web.view import Status, overview, steady
 
 EVERY_S: Final = 2.0
 HISTORY: Final = 300
@@ -101,6 +101,8 @@ class Watch:
             if regular:
                 self._before = statuses, moment
                 self._remember(rows)
+            else:
+                rows = steady(rows, self.latest.rows)
         number = self.latest.number + 1
         self.latest = Look(number, now, regular, state, problem, rows, self._pending)
         async with self._changed:

@@ -15,6 +15,22 @@ from tests.publishers import publish_amqp
 from tests.web.browser import Browser
 from tests.web.page_agent import PageAgent
 
+LONG = {
+    **{"backlog": "99,999,999", "delivered": "1.235B", "last_delivery": "59 min ago"},
+    **{"spool": "999.9 MB", "memory": "999.9 MB", "cpu": "100.0 %", "uptime": "23 h 59 min"},
+}
+"""Figures that need much room."""
+
+CUT = """
+for (const [what, text] of Object.entries(arguments[0])) {
+  document.querySelector(`#card-shop-prod [data-of="${what}"]`).textContent = text;
+}
+return [...document.querySelectorAll("dd, button, .pill")]
+  .filter((each) => each.checkVisibility() && each.scrollWidth > each.clientWidth)
+  .map((each) => each.textContent);
+"""
+"""A script that shows such figures, and returns what is cut off."""
+
 
 def add(browser: Browser, entry: dict[str, Any], **other: Any) -> None:
     """Fill the form and send it."""
@@ -55,8 +71,10 @@ def test_a_wrong_broker_password_is_refused_with_the_reason_and_nothing_is_saved
     with PageAgent(tmp_path) as agent:
         browser.log_in(agent)
         browser.click("#add-first")
+        place = browser.find("#form-save").rect
         add(browser, entry, broker=entry["broker"].replace("guest@", "wrong-pw@"))
         text = browser.wait_for_text("#form-result", "refuses")
+        assert browser.find("#form-save").rect == place
         assert "wrong-pw" not in text
         assert agent.entries() == []
         browser.fill(broker=entry["broker"])
@@ -115,6 +133,7 @@ def test_a_dead_letter_is_looked_at_and_delivered_again(
         browser.click("#letters .replay")
         browser.wait_for_text("#letters .result", "1 delivered and removed")
         browser.wait_for_text("#letters .none", "No dead letters")
+        assert browser.driver.switch_to.active_element == browser.find("#letters .close")
         assert [each["hostname"] for each in api.confirmed()] == ["celery@refused"]
 
 
@@ -143,6 +162,7 @@ def test_a_subscription_in_trouble_says_why_and_what_to_do(
         browser.wait_for_text("#card-shop-test .error", "credentials")
         assert browser.wait_for_text("#card-shop-test .advice", "configuration")
         browser.wait_for_text("#card-shop-prod .pill", "delivering")
+        assert browser.text("#agent-state") == "1 in trouble"
         assert "wrong-pw" not in browser.driver.page_source
         for scheme in ("light", "dark"):
             browser.prefer(scheme)
@@ -177,6 +197,12 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(
         browser.wait_for_text("#card-shop-prod .pill", "delivering")
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 360
+        state, log_out = browser.find("#agent-state").rect, browser.find("#log-out").rect
+        assert state["x"] + state["width"] <= log_out["x"] or state["y"] > log_out["y"] + 20
+        for width in (360, 390, 480, 740, 800, 1000, 1200):
+            browser.resize(width, 740)
+            assert browser.driver.execute_script(CUT, LONG) == []
+        browser.resize(360, 740)
         browser.click("#add")
         browser.find("#form-save")
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")

@@ -13,7 +13,7 @@ from leekfanout.web import fields, options, tokens
 from leekfanout.web.options import WebOptions
 from leekfanout.web.sessions import LIFETIME_S, Sessions
 from leekfanout.web.slowdown import FREE_FAILURES, LONGEST_S, PEERS_MAX, Slowdown
-from leekfanout.web.view import overview
+from leekfanout.web.view import overview, steady
 from leekfanout.web.watch import pending_words
 
 
@@ -192,6 +192,19 @@ def test_a_new_process_has_no_cpu_share_yet_and_a_stopped_one_no_rate() -> None:
     assert row["cpu_percent"] is None
     (row,) = overview([status(state=int(State.STOPPED))], [status()], 2.0, 1_000.0)
     assert (row["events_per_s"], row["level"], row["started_at"]) == (0.0, "off", None)
+
+
+def test_a_look_that_comes_soon_keeps_the_rates_of_processes_that_are_still_there() -> None:
+    busy = {**dict.fromkeys(COUNTERS, 0.0), "events_received": 50.0}
+    before = overview([status(counters=busy, cpu_seconds=1.5)], [status()], 2.0, 1_000.0)
+
+    def soon(**changed: Any) -> tuple[Any, Any]:
+        (row,) = steady(overview([status(**changed)], [status()], 0.01, 1_000.1), before)
+        return row["events_per_s"], row["cpu_percent"]
+
+    assert soon(counters=busy, cpu_seconds=1.6) == (25.0, 25.0)
+    assert soon(pid=8) == (0.0, None)
+    assert soon(pid=0, state=int(State.STOPPED)) == (0.0, None)
 
 
 def test_a_hint_is_given_only_if_the_file_differs() -> None:

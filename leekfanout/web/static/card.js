@@ -52,12 +52,12 @@ export class Card {
     if (pill.textContent !== row.words) pill.textContent = row.words;
     this.find(".route").textContent = `${row.broker.join(" ; ")} → ${row.api_url}`;
     this.showTrouble(row, now);
-    draw(this.find(".chart"), this.rates);
+    draw(this.find(".chart"), this.rates, row.events_per_s);
     this.put("backlog", format.count(row.backlog));
     this.put("in_flight", format.count(row.in_flight));
     this.put("delivered", format.count(row.delivered));
     this.put("last_delivery", row.last_delivery_at
-      ? format.time(row.last_delivery_at, `${format.duration(now - row.last_delivery_at)} ago`) : "never");
+      ? format.time(row.last_delivery_at, `${format.duration(now - row.last_delivery_at, 1)} ago`) : "never");
     this.put("retries", format.count(row.retries));
     this.put("dead_letters", format.count(row.dead_letters));
     this.put("spool", format.bytes(row.spool_bytes));
@@ -74,17 +74,20 @@ export class Card {
     this.offer("restart", row.wanted);
   }
 
+  // One that is well again shows its last error for some time, as what it is.
   showTrouble(row, now) {
     const box = this.find(".trouble");
-    const error = row.error && row.error_at
-      ? `${row.error} (${format.duration(now - row.error_at)} ago)` : row.error;
     box.hidden = !row.error;
     box.className = `trouble ${row.level}`;
-    for (const [selector, text] of [[".error", error], [".advice", row.advice]]) {
+    const error = row.level === "good" ? `Earlier: ${row.error}` : row.error;
+    for (const [selector, text] of [[".what", error], [".advice", row.advice]]) {
       const place = this.find(selector);
-      if (place.textContent !== text) place.textContent = text;
       place.hidden = !text;
+      if (place.dataset.text === text) continue;
+      place.dataset.text = text;
+      place.replaceChildren(...format.words(text));
     }
+    this.find(".age").textContent = row.error_at ? `(${format.duration(now - row.error_at)} ago)` : "";
   }
 
   // Shows or hides a button; whoever had the focus on it gets its counterpart.

@@ -14,7 +14,8 @@ export function ceiling(highest) {
   return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((top) => top >= highest);
 }
 
-export function draw(figure, rates) {
+// `current` is the number to show; the chart's last point is up to two seconds old.
+export function draw(figure, rates, current) {
   const highest = Math.max(0, ...rates);
   const top = ceiling(highest);
   const y = (value) => (HEIGHT - 0.5 - (value / top) * (HEIGHT - 2)).toFixed(1);
@@ -24,7 +25,7 @@ export function draw(figure, rates) {
   figure.querySelector(".line").setAttribute("d", line);
   figure.querySelector(".area").setAttribute(
     "d", line && `${line}L${WIDTH} ${HEIGHT}L${first.toFixed(1)} ${HEIGHT}Z`);
-  const now = rate(rates.at(-1) ?? 0);
+  const now = rate(current);
   figure.querySelector(".rate").textContent = now;
   figure.querySelector(".peak").textContent = `highest ${rate(highest)}`;
   figure.querySelector(".top").textContent = count(top);

@@ -10,8 +10,18 @@ export function say(text) {
   toastTimer = setTimeout(() => toast.classList.remove("shown"), 6_000);
 }
 
+// Where whoever uses the keyboard goes on if what had the focus is gone or hidden.
+export function keepFocus() {
+  const active = document.activeElement;
+  if (active && active !== document.body && active.checkVisibility()) return;
+  const open = [...document.querySelectorAll("dialog[open]")].at(-1);
+  const place = open?.querySelector(".close, .cancel") ?? document.querySelector("#subscriptions");
+  place.focus({ preventScroll: true });
+}
+
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.querySelector(".close")?.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", keepFocus);
 }
 
 export async function busy(button, work) {

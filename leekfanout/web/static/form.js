@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { busy, say } from "./dialogs.js";
+import { words } from "./format.js";
 
 const VALIDATE_AFTER_MS = 300;
 const dialog = document.querySelector("#form");
@@ -55,7 +56,7 @@ function tell(lines = [], kind = "") {
   result.className = `result ${kind}`;
   result.replaceChildren(...lines.map((line) => {
     const paragraph = document.createElement("p");
-    paragraph.textContent = line;
+    paragraph.append(...words(line));
     return paragraph;
   }));
 }
@@ -71,7 +72,8 @@ async function validate(all) {
     if (!byKey.has(problem.key)) byKey.set(problem.key, `${inner}${problem.rule}`);
   }
   for (const input of inputs) {
-    const problem = byKey.get(input.name) ?? "";
+    const rule = byKey.get(input.name) ?? "";
+    const problem = rule && !input.value.trim() ? "it is required" : rule;
     mark(input, all || touched.has(input.name) ? sentence(problem) : "");
   }
   if (all && problems.length) {
@@ -101,6 +103,7 @@ async function save() {
   tell(["Asking the broker and the API …"]);
   const saved = await call("POST", "/v1/agent/subscriptions", entry());
   dialog.close();
+  document.querySelector("#add").focus(); // the button in the empty page is about to go
   say(saved.note || `${saved.name} is added and starts.`);
 }
 

@@ -1,13 +1,16 @@
 // Numbers and times as people read them.
 
 const counts = new Intl.NumberFormat();
+const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 4 });
 const oneDigit = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1, minimumFractionDigits: 1 });
 const moments = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export const NOTHING = "–";
 
+// Short from a hundred million on, so that it fits its place: "1.235B".
 export function count(value) {
-  return value === null ? NOTHING : counts.format(value);
+  if (value === null) return NOTHING;
+  return (value < 1e8 ? counts : compact).format(value);
 }
 
 export function rate(value) {
@@ -24,8 +27,8 @@ export function percent(value) {
   return value === null ? NOTHING : `${oneDigit.format(value)} %`;
 }
 
-// The two largest units: "3 min 20 s".
-export function duration(seconds) {
+// The two largest units, or only the largest: "3 min 20 s", "3 min".
+export function duration(seconds, units = 2) {
   let left = Math.max(0, Math.floor(seconds));
   const parts = [];
   for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]) {
@@ -33,9 +36,19 @@ export function duration(seconds) {
     left %= size;
     if (number || (unit === "s" && !parts.length)) parts.push(`${number} ${unit}`);
     else if (parts.length) break;
-    if (parts.length === 2) break;
+    if (parts.length === units) break;
   }
   return parts.join(" ");
+}
+
+// A sentence's text and <code> elements: `words` between backticks are names out of the configuration.
+export function words(sentence) {
+  return sentence.split("`").map((part, index) => {
+    if (index % 2 === 0) return part;
+    const element = document.createElement("code");
+    element.textContent = part;
+    return element;
+  });
 }
 
 // A <time> of epoch seconds: its text is given or local time, its title says it in UTC too.

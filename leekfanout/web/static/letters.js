@@ -1,7 +1,7 @@
 // Dead letters: list, look at one, deliver again, remove.
 
 import { call, pathOf } from "./api.js";
-import { ask, busy } from "./dialogs.js";
+import { ask, busy, keepFocus } from "./dialogs.js";
 import { count, time } from "./format.js";
 
 const dialog = document.querySelector("#letters");
@@ -10,6 +10,7 @@ const table = dialog.querySelector("table");
 const none = dialog.querySelector(".none");
 const more = dialog.querySelector(".more");
 const result = dialog.querySelector(".result");
+const foot = dialog.querySelector(".foot");
 const replayAll = dialog.querySelector(".replay");
 const purgeAll = dialog.querySelector(".purge");
 let name = "";
@@ -36,7 +37,8 @@ async function load(anew) {
     last = page.letters.at(-1)?.id ?? last;
     more.hidden = !page.more;
     none.hidden = page.total > 0;
-    table.hidden = replayAll.hidden = purgeAll.hidden = page.total === 0;
+    table.hidden = foot.hidden = page.total === 0;
+    keepFocus();
   } catch (error) {
     tell(error.message, true);
   }

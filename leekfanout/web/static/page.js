@@ -2,7 +2,7 @@
 
 import { call, toLogin } from "./api.js";
 import { Card } from "./card.js";
-import { ask, busy, say } from "./dialogs.js";
+import { ask, busy, keepFocus, say } from "./dialogs.js";
 import { showForm } from "./form.js";
 import { zone } from "./format.js";
 import { Live } from "./live.js";
@@ -19,26 +19,34 @@ const LEVELS = { RUNNING: "good", STOPPED: "off", STARTING: "attention", STOPPIN
 function show(look) {
   const answers = !look.problem;
   tellLost(look.problem);
-  const state = look.subscriptions.length ? look.state.toLowerCase() : "no subscriptions";
-  setText(one("#agent-state"), answers ? state : "no answer");
-  one("#agent-state").className = `pill ${answers ? LEVELS[look.state] ?? "bad" : "bad"}`;
+  const rows = look.subscriptions;
+  const troubled = rows.filter((row) => row.level === "bad").length;
+  tellState(look, troubled);
   pending.hidden = !look.pending;
   setText(pending.querySelector("p"), look.pending);
   if (!answers) return;
+  const focused = document.activeElement;
   showCards(look);
-  const rows = look.subscriptions;
   one("#empty").hidden = rows.length > 0;
   one("#start-all").hidden = rows.every((row) => row.wanted);
   one("#stop-all").hidden = one("#restart-all").hidden = !rows.some((row) => row.wanted);
-  const troubled = rows.filter((row) => row.level === "bad").length;
+  if (!focused.checkVisibility()) keepFocus();
   document.title = troubled ? `(${troubled}) leekfanout` : "leekfanout";
+}
+
+function tellState(look, troubled) {
+  let state = look.subscriptions.length ? look.state.toLowerCase() : "no subscriptions";
+  if (troubled) state = `${troubled} in trouble`;
+  if (look.problem) state = "no answer";
+  const level = troubled || look.problem ? "bad" : LEVELS[look.state] ?? "bad";
+  setText(one("#agent-state"), state);
+  one("#agent-state").className = `pill ${level}`;
 }
 
 function showCards(look) {
   const names = new Set(look.subscriptions.map((row) => row.name));
   for (const [name, card] of cards) {
     if (names.has(name)) continue;
-    if (card.element.contains(document.activeElement)) section.focus();
     card.element.remove();
     cards.delete(name);
     delete history[name];
@@ -109,5 +117,9 @@ new Live({
     for (const [name, card] of cards) card.remember(history[name] ?? []);
   },
   look: show,
-  lost: () => tellLost("The connection to the agent page is lost. Trying again …"),
+  lost: () => {
+    tellLost("The connection to the agent page is lost. Trying again …");
+    setText(one("#agent-state"), "no connection");
+    one("#agent-state").className = "pill off";
+  },
 });
