@@ -239,7 +239,7 @@ class Sender(threading.Thread):
         self._stats.add("dead_letters_evicted", evicted)
         self._stats.problem(
             f"The API refused {_counted(len(documents))}: {reason}.",
-            "See `leekfanout deadletters list`.",
+            "See its dead letters (`leekfanout deadletters list`).",
         )
         if (held_back := self._log_refused.allow()) is not None:
             log.warning(
