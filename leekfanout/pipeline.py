@@ -27,7 +27,7 @@ from leekfanout.outbox import Outbox
 from leekfanout.outcome import Breaker, BreakerState
 from leekfanout.pacing import Pacing
 from leekfanout.report import Report
-from leekfanout.sender import Sender
+from leekfanout.sender import Complaints, Sender
 from leekfanout.sources import Inbox, Source
 from leekfanout.spool import Spool
 from leekfanout.stats import Condition, Stats
@@ -151,8 +151,16 @@ class Pipeline:
         self._link = Link(source, len(subscription.broker), wake.set)
         self._pacing = Pacing()
         self._report = Report(stats, self._batcher, self._outbox, self._dead_letters, self._spool)
+        complaints = Complaints()
         self._senders = [
-            Sender(number, subscription, self._outbox, self._dead_letters, stats)
+            Sender(
+                number,
+                subscription,
+                self._outbox,
+                self._dead_letters,
+                stats,
+                complaints=complaints,
+            )
             for number in range(1, subscription.concurrency_pool_size + 1)
         ]
         self._phase = Phase.RUNNING
@@ -161,6 +169,7 @@ class Pipeline:
         self._drain_due = math.inf
         self._tick_due = math.inf
         self._depth_due = 0.0
+        self._depth_told: int | None = None
         self._hand_back_due = math.inf
         self._hand_back_after_s = HAND_BACK_AFTER_S
         self._lost_at: float | None = None
@@ -245,6 +254,7 @@ class Pipeline:
             inbox = self._recogniser
         taken = self._batcher.messages_taken
         more = self._source.receive(inbox, READ_MAX_MESSAGES)
+        self._tell_depth()
         self._pacing.took(now, self._batcher.messages_taken - taken, more=more)
         if self._pacing.due > now:
             self._listen(False)
@@ -379,6 +389,7 @@ class Pipeline:
         self._report_down(error)
         self._lost_at = now - error.silent_s
         self._stats.set("connected_at", 0)
+        self._depth_told = None
         self._stats.set("broker_backlog", -1)
         self._listen(False)
         if self._broker is not None:
@@ -451,9 +462,15 @@ class Pipeline:
     def _ask_depth(self, now: float) -> float:
         if now >= self._depth_due:
             self._depth_due = now + DEPTH_EVERY_S
-            depth = self._source.depth()
-            self._stats.set("broker_backlog", -1 if depth is None else depth)
+            self._source.ask_depth()
+            self._tell_depth()
         return self._depth_due
+
+    def _tell_depth(self) -> None:
+        depth = self._source.depth
+        if depth != self._depth_told:
+            self._depth_told = depth
+            self._stats.set("broker_backlog", -1 if depth is None else depth)
 
     # The end
 

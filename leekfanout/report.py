@@ -43,6 +43,8 @@ class Report:
         self.refused = False
         """Whether the broker's last word was a refusal."""
         self._due = self._dead_letters_due = 0.0
+        self._told = (0, 0, 0)
+        """Messages taken, and messages and bytes in flight, as of the last time."""
         self._messages = self._events = self._task_events = self._ignored = 0
         self._log_bad = logs.RateLimit(10.0)
         self._api_away_since: float | None = None
@@ -55,8 +57,10 @@ class Report:
         """Tell what is new, at most once a second; return when there may be more to tell."""
         self._stats.set("condition", condition)
         self._tell_of_api(now)
+        news = (self._batcher.messages_taken, messages_in_flight, bytes_in_flight)
         if now < self._due:
-            return self._due if self._batcher.messages_taken != self._messages else math.inf
+            return self._due if news != self._told else math.inf
+        self._told = news
         self._due = now + EVERY_S
         self._copy(messages_in_flight, bytes_in_flight)
         if self._dead_letters.changed or now >= self._dead_letters_due:

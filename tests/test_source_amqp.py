@@ -167,7 +167,9 @@ def test_the_depth_is_what_is_ready_in_the_queue(amqp_url, publisher, connect):
     source, inbox = connect(amqp_url), CollectingInbox()
     publisher.publish(*[b"{}"] * 1_300)
     receive(source, inbox, 1_000)
-    until(lambda: source.receive(inbox, 1_000) or source.depth() == 300, 10, "the depth")
+    assert source.depth == 0  # as it was when it connected
+    source.ask_depth()
+    until(lambda: source.receive(inbox, 1_000) or source.depth == 300, 10, "the depth")
 
 
 def test_the_queue_is_durable_and_bound_to_a_durable_topic_exchange(

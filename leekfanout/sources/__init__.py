@@ -39,6 +39,8 @@ class Source(Protocol):
     """Whether the broker keeps a message until it is acked."""
     address: str
     """The broker address in use or tried last, without its password."""
+    depth: int | None
+    """Messages that wait at the broker, by its last answer; None where that can't be known."""
     still_arriving: bool
     """Whether messages that nobody else keeps are under way to us: until :meth:`receive` has seen
     the end of them, which it does some time after :meth:`stop_consuming`. Never where ``acks``."""
@@ -82,11 +84,8 @@ class Source(Protocol):
     def resume(self) -> None:
         """Consume again after :meth:`hand_back`; delivery tags begin at 1 again."""
 
-    def depth(self) -> int | None:
-        """Messages that waited at the broker when it was asked last, and ask it again.
-
-        None where that can't be known. Doesn't block: the answer comes with a :meth:`receive`.
-        """
+    def ask_depth(self) -> None:
+        """Ask for :attr:`depth`. Doesn't block: the answer comes with a :meth:`receive`."""
 
     def close(self, wait_s: float = 0.0) -> None:
         """Close the connection, quietly whatever its state; nothing is acked by this.

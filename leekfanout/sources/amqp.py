@@ -55,7 +55,7 @@ class AmqpSource:
         self._channel: Any = None
         self._counter: Any = None
         """A channel of its own for asking how many messages wait, since a refusal closes it."""
-        self._depth: int | None = None
+        self.depth: int | None = None
         self._deliveries = Deliveries()
         self._warned = False
         self._heartbeat_sent_at = 0.0
@@ -101,13 +101,13 @@ class AmqpSource:
         try:
             declared = self._counter.queue_declare(self._subscription.queue, passive=True)
         except amqp_errors.AccessRefused:
-            self._counter = self._depth = None
+            self._counter = self.depth = None
         else:
             self._counted(*declared)
             self._counter._callbacks[spec.Queue.DeclareOk] = self._counted
 
     def _counted(self, _queue: str, messages: int, _consumers: int) -> None:
-        self._depth = messages
+        self.depth = messages
 
     def _declare(self) -> None:
         """Declare and bind; what exists with other arguments, or may not be touched, is used as is."""
@@ -215,10 +215,11 @@ class AmqpSource:
             self._declare()
             self._consume()
 
-    def depth(self) -> int | None:
-        """Messages ready in the queue, as of the last answer; the next one comes with a receive().
+    def ask_depth(self) -> None:
+        """Ask how many messages are ready in the queue.
 
-        Waiting for it would mean to read all deliveries before it, which takes long on a thin line.
+        Waiting for the answer would mean to read all deliveries before it, which takes long on a
+        thin line.
         """
         if self._counter is not None:
             with self._plain_words():
@@ -228,7 +229,6 @@ class AmqpSource:
                     "BsbbbbbF",
                     (0, self._subscription.queue, True, False, False, False, False, None),
                 )
-        return self._depth
 
     def close(self, wait_s: float = 0.0) -> None:
         """Close the connection (see :class:`Source`)."""

@@ -54,6 +54,7 @@ class RedisSource:
     """
 
     acks = False
+    depth: int | None = None
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
@@ -306,9 +307,8 @@ class RedisSource:
     def resume(self) -> None:
         """Do nothing: nothing was handed back."""
 
-    def depth(self) -> int | None:
-        """Return None: nothing waits at the broker."""
-        return None
+    def ask_depth(self) -> None:
+        """Do nothing: nothing waits at the broker."""
 
     def close(self, wait_s: float = 0.0) -> None:
         """Close the connection (see :class:`Source`); there is no goodbye to wait for."""

@@ -1,0 +1,56 @@
+"""What is told while nothing more happens, and what the log says of the API."""
+
+import logging
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from leekfanout.outcome import BreakerState
+from leekfanout.report import EVERY_S, Report
+from leekfanout.stats import Condition, Stats
+
+
+class Reporting:
+    """A report of parts that say what the test wants."""
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+        self.batcher = SimpleNamespace(
+            messages_taken=0, tally=SimpleNamespace(events=0, task_events=0, ignored={})
+        )
+        self.outbox = SimpleNamespace(
+            batches_held=0,
+            oldest_put_at=0.0,
+            posts_under_way=0,
+            breaker_state=BreakerState.CLOSED,
+            breaker_opened_at=None,
+        )
+        letters = SimpleNamespace(changed=False, count=lambda: 0, size_bytes=lambda: 0)
+        parts: Any = (self.stats, self.batcher, self.outbox, letters, None)
+        self.report = Report(*parts)
+
+    def turn(self, now: float, messages: int = 0) -> float:
+        return self.report.turn(now, Condition.DELIVERING, messages, 0)
+
+
+def test_what_has_left_is_told_though_nothing_comes_after_it() -> None:
+    reporting = Reporting()
+    reporting.batcher.messages_taken = 300
+    assert reporting.turn(10.0, 300) == math.inf
+    assert reporting.stats.get("messages_in_flight") == 300
+    # Soon after, all is acked: too soon to tell, but it has to be told.
+    assert reporting.turn(10.1, 0) == 10.0 + EVERY_S
+    assert reporting.turn(10.0 + EVERY_S, 0) == math.inf
+    assert reporting.stats.get("messages_in_flight") == 0
+    assert reporting.turn(12.0, 0) == math.inf
+
+
+def test_an_api_that_flaps_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    reporting = Reporting()
+    with caplog.at_level(logging.INFO):
+        for second in range(20):
+            reporting.outbox.breaker_opened_at = 100.0 + second if second % 2 else None
+            reporting.turn(100.5 + second)
+    assert [record.getMessage() for record in caplog.records] == ["api.away", "api.back"]
