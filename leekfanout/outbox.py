@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Final
 
 from leekfanout.batcher import Batch, Body
-from leekfanout.outcome import Breaker, BreakerState
+from leekfanout.outcome import Breaker, BreakerState, Others
 
 BACK_WITHIN_S: Final = 2.0
 """How long a body that failed in an outage goes on waiting, at most, once the API takes others."""
@@ -37,6 +37,8 @@ class Parcel:
     """Answers that refuse it without naming a document."""
     confirmed_before: int = 0
     """What :attr:`Outbox.confirmed` was when it failed first, or was cut out as a suspect."""
+    failures_before: int = 0
+    """What :attr:`Outbox.failures` was then."""
     suspect: bool = False
     """Whether it was cut out of a body that is refused: then it is cut again at the next refusal."""
     not_before: float = math.inf
@@ -96,6 +98,8 @@ class Outbox:
         self._stopping = False
         self.confirmed = 0
         """Parcels that the API has confirmed, so far."""
+        self.failures = 0
+        """POSTs that failed for reasons of the API, so far."""
         self.posts_under_way = 0
         self.bytes_held = 0
 
@@ -318,6 +322,7 @@ class Outbox:
                         body,
                         refusals=0 if suspect else parcel.refusals,
                         confirmed_before=self.confirmed,
+                        failures_before=self.failures,
                         suspect=suspect,
                     )
                     held.parcels[left] = None
@@ -344,7 +349,9 @@ class Outbox:
             self._given_back(parcel)
             if parcel.attempts == 1 and not parcel.suspect:
                 parcel.confirmed_before = self.confirmed
+                parcel.failures_before = self.failures
             if breaks:
+                self.failures += 1
                 self._breaker.failed(
                     now, begun_at=parcel.begun_at, at_once=at_once, retry_after_s=retry_after_s
                 )
@@ -357,6 +364,19 @@ class Outbox:
             self._note_if_thinned(parcel.batch)
             self._changed.notify_all()
         self._notify()
+
+    def others_since_first_failure(self, parcel: Parcel) -> Others:
+        """Return how other parcels fared since ``parcel``, now failing again, failed first.
+
+        Nothing where it fails for the first time. Of a suspect it is counted since it was cut out.
+        """
+        if parcel.attempts == 1 and not parcel.suspect:
+            return Others(0, 0)
+        own = parcel.attempts - 1
+        return Others(
+            self.confirmed - parcel.confirmed_before,
+            max(0, self.failures - parcel.failures_before - own),
+        )
 
     def _note_if_thinned(self, batch: Batch) -> None:
         held = self._held.get(batch)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -158,20 +158,32 @@ def refused_enough(outcome: Outcome, *, documents: int, refusals: int, suspect: 
     return suspect or refusals >= (CONFLICTS_BEFORE_HALVING if outcome.may_pass else 1)
 
 
+class Others(NamedTuple):
+    """What became of other POSTs since a body failed first."""
+
+    confirmed: int
+    failed: int
+
+
 def failed_enough(
-    outcome: Outcome, *, documents: int, failures: int, confirmed_meanwhile: int, suspect: bool
+    outcome: Outcome, *, documents: int, failures: int, others: Others, suspect: bool
 ) -> bool:
     """Whether a body is to be cut, or its one document given up, that has failed so many times.
 
     A web application firewall may answer 403 to a document that looks like an attack, and an API may
-    crash on one document. That it is a document's fault is only known while others are confirmed, and
-    so a single one is given up only then. But the rest of its body may be all that the broker lets us
-    have (``prefetch_count``): so a body is cut without that proof, which loses nothing. While the API
-    is away there is one POST for each probe that says ready, so that cutting can't run wild.
+    crash on one document. That it is a document's fault is only known while others are confirmed, as
+    often as it fails and as others fail: so a single one is given up only then. (An API that fails
+    every other time, at random, makes us take a good document for a bad one once in two million.)
+
+    But the rest of its body may be all that the broker lets us have (``prefetch_count``): so a body is
+    cut without that proof, which loses nothing. While the API is away there is one POST for each probe
+    that says ready, so that cutting can't run wild.
     """
     if documents == 1:
-        return failures > FAILURES_BEFORE_BISECT and confirmed_meanwhile >= failures
-    if suspect and confirmed_meanwhile:
+        return failures > FAILURES_BEFORE_BISECT and others.confirmed >= max(
+            failures, others.failed
+        )
+    if suspect and others.confirmed:
         return True
     return failures >= (FAILURES_BEFORE_BISECT if outcome.may_pass else FAILURES_BEFORE_HALVING)
 

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from leekfanout import logs
@@ -37,6 +37,19 @@ FAULT_RETRY_S: Final = 1.0
 """How long a body rests, at least, after an error of ours."""
 
 
+COMPLAIN_EVERY_S: Final = 60.0
+"""So an outage of an hour fills tens of lines of the log, whatever the API answers meanwhile."""
+
+
+class Complaints:
+    """How often the senders of a pool, taken together, may say what goes wrong."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.retry = logs.RateLimit(COMPLAIN_EVERY_S, clock)
+        self.refused = logs.RateLimit(COMPLAIN_EVERY_S, clock)
+        self.fault = logs.RateLimit(COMPLAIN_EVERY_S, clock)
+
+
 class Sender(threading.Thread):
     """One POST at a time, on a connection of its own, until the outbox says stop."""
 
@@ -47,6 +60,8 @@ class Sender(threading.Thread):
         outbox: Outbox,
         dead_letters: DeadLetters,
         stats: Stats,
+        *,
+        complaints: Complaints,
     ) -> None:
         super().__init__(name=f"sender-{number}", daemon=True)
         self._poster = Poster(subscription)
@@ -55,9 +70,7 @@ class Sender(threading.Thread):
         self._stats = stats
         # Seeded by the system: agents that were forked together must not retry together.
         self._random = random.Random()  # noqa: S311
-        self._log_retry = logs.RateLimit(10.0)
-        self._log_refused = logs.RateLimit(10.0)
-        self._log_fault = logs.RateLimit(10.0)
+        self._complaints = complaints
 
     def run(self) -> None:
         while (work := self._outbox.take()) is not Signal.STOP:
@@ -72,7 +85,7 @@ class Sender(threading.Thread):
             else:
                 self._probe()
         except Exception as error:  # no memory, or a mistake of ours: neither may cost an event
-            if (held_back := self._log_fault.allow()) is not None:
+            if (held_back := self._complaints.fault.allow()) is not None:
                 log.exception("sender.fault", held_back=held_back)
             self._stats.problem(
                 f"A sender met an unexpected error ({type(error).__name__}).",
@@ -133,21 +146,19 @@ class Sender(threading.Thread):
 
     def _retry(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
         self._stats.add("posts_retried")
-        # Of a body's first failure it isn't known yet what was confirmed before.
-        known = parcel.attempts > 1 or parcel.suspect
-        confirmed_meanwhile = self._outbox.confirmed - parcel.confirmed_before if known else 0
+        others = self._outbox.others_since_first_failure(parcel)
         if failed_enough(
             outcome,
             documents=len(parcel.body),
             failures=parcel.attempts,
-            confirmed_meanwhile=confirmed_meanwhile,
+            others=others,
             suspect=parcel.suspect,
         ):
-            self._halve(parcel, outcome.reason, suspect=True, breaks=not confirmed_meanwhile)
+            self._halve(parcel, outcome.reason, suspect=True, breaks=not others.confirmed)
             return
         self._stats.problem(f"A batch could not be posted: {outcome.reason}.", _advice(status))
         delay_s = max(retry_delay_s(parcel.attempts, self._random), outcome.retry_after_s or 0.0)
-        if (held_back := self._log_retry.allow()) is not None:
+        if (held_back := self._complaints.retry.allow()) is not None:
             log.warning(
                 "post.retry",
                 reason=outcome.reason,
@@ -163,7 +174,7 @@ class Sender(threading.Thread):
             # An application that is wrong, or a server that names a time, speaks for all batches;
             # but not one that is wrong for this body alone.
             at_once=bool(outcome.retry_after_s)
-            or (outcome.verdict is Verdict.PAUSE and not confirmed_meanwhile),
+            or (outcome.verdict is Verdict.PAUSE and not others.confirmed),
             retry_after_s=outcome.retry_after_s,
         )
 
@@ -241,7 +252,7 @@ class Sender(threading.Thread):
             f"The API refused {_counted(len(documents))}: {reason}.",
             "See its dead letters (`leekfanout deadletters list`).",
         )
-        if (held_back := self._log_refused.allow()) is not None:
+        if (held_back := self._complaints.refused.allow()) is not None:
             log.warning(
                 "documents.refused",
                 documents=len(documents),

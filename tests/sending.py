@@ -15,7 +15,7 @@ from leekfanout.outcome import (
     Answer,
     Breaker,
 )
-from leekfanout.sender import Sender
+from leekfanout.sender import Complaints, Sender
 from leekfanout.stats import Stats
 
 SUBSCRIPTION = Subscription(
@@ -108,7 +108,10 @@ class Bench:
         self.outbox = Outbox(1, self.breaker, lambda: None, lambda: self.now)
         self.dead_letters = FakeDeadLetters()
         self.stats = Stats()
-        self.sender = Sender(1, SUBSCRIPTION, self.outbox, self.dead_letters, self.stats)
+        self.complaints = Complaints(lambda: self.now)
+        self.sender = Sender(
+            1, SUBSCRIPTION, self.outbox, self.dead_letters, self.stats, complaints=self.complaints
+        )
         self.sender._random = random.Random(2)
         self.poster: FakePoster = self.sender._poster
         self.done: list[Batch] = []

@@ -21,7 +21,7 @@ from leekfanout.events import EventTally
 from leekfanout.outbox import Outbox, Parcel, Signal
 from leekfanout.outcome import Breaker, BreakerState
 from leekfanout.pipeline import _Recogniser
-from leekfanout.sender import Sender
+from leekfanout.sender import Complaints, Sender
 from leekfanout.stats import Stats
 from tests.core_model import STATES, Accounts, Event, ModelApi, ModelBroker, ModelDeadLetters
 from tests.core_steps import SENDERS, STEPS, Step
@@ -58,7 +58,14 @@ class Core:
         self._bad = ModelDeadLetters(accounts)
         self._recogniser = _Recogniser(self.batcher, self.custody, self.stats)
         self.senders = [
-            Sender(number, SUBSCRIPTION, self.outbox, self.dead_letters, self.stats)
+            Sender(
+                number,
+                SUBSCRIPTION,
+                self.outbox,
+                self.dead_letters,
+                self.stats,
+                complaints=Complaints(),
+            )
             for number in range(SENDERS)
         ]
         for sender in self.senders:

@@ -18,6 +18,7 @@ from leekfanout.outcome import (
     RETRY_DELAY_BASE_S,
     RETRY_DELAY_MAX_S,
     Answer,
+    Others,
     Outcome,
     Verdict,
     failed_enough,
@@ -307,22 +308,22 @@ def test_a_body_that_fails_again_and_again_is_cut_whatever_becomes_of_others(
             judge(given_answer),
             documents=2,
             failures=failures,
-            confirmed_meanwhile=confirmed,
+            others=Others(confirmed, 0),
             suspect=suspect,
         )
 
     assert [enough(number) for number in range(1, times + 2)] == [False] * (times - 1) + [True] * 2
 
 
-@given(st.integers(1, 100), st.integers(0, 100), st.booleans())
-def test_a_document_is_given_up_only_while_others_are_confirmed_as_often_as_it_fails(
-    failures: int, confirmed: int, suspect: bool
+@given(st.integers(1, 100), st.integers(0, 100), st.integers(0, 100), st.booleans())
+def test_a_document_is_given_up_only_while_others_are_confirmed_as_often_as_it_and_they_fail(
+    failures: int, confirmed: int, failed: int, suspect: bool
 ) -> None:
     gives_up = failed_enough(
         Outcome(Verdict.RETRY, "HTTP 500"),
         documents=1,
         failures=failures,
-        confirmed_meanwhile=confirmed,
+        others=Others(confirmed, failed),
         suspect=suspect,
     )
-    assert gives_up == (FAILURES_BEFORE_BISECT < failures <= confirmed)
+    assert gives_up == (FAILURES_BEFORE_BISECT < failures <= confirmed and failed <= confirmed)

@@ -14,7 +14,7 @@ from leekfanout.outcome import (
     Breaker,
     BreakerState,
 )
-from leekfanout.sender import Sender
+from leekfanout.sender import Complaints, Sender
 from tests.sending import (
     NO_ANSWER,
     OK,
@@ -316,7 +316,9 @@ def test_an_error_after_the_parcel_was_given_back_doesnt_give_it_back_twice(benc
 
 def test_the_thread_delivers_until_it_is_told_to_stop(bench):
     outbox = Outbox(1, Breaker(random.Random(1)), lambda: None)
-    sender = Sender(1, SUBSCRIPTION, outbox, bench.dead_letters, bench.stats)
+    sender = Sender(
+        1, SUBSCRIPTION, outbox, bench.dead_letters, bench.stats, complaints=Complaints()
+    )
     outbox.put(batch(body("a"), body("b")))
     sender.start()
     until(lambda: outbox.batches_held == 0, 5, "the batch to be delivered")
@@ -325,3 +327,50 @@ def test_the_thread_delivers_until_it_is_told_to_stop(bench):
     sender.join(5)
     assert not sender.is_alive()
     assert sender._poster.closed
+
+
+# The log
+
+
+OUTAGES = {
+    "away": (NO_ANSWER, NO_ANSWER),
+    "overloaded": (UNAVAILABLE, UNAVAILABLE),
+    "wrong key": (Answer(401), Answer(401)),
+    "says ready and takes nothing": (Answer(500), Answer(200)),
+    "says ready and forbids everything": (Answer(403), Answer(200)),
+    "says ready and answers nothing": (NO_ANSWER, Answer(200)),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_outage_of_an_hour_fills_tens_of_lines_of_the_log(bench, outage, caplog):
+    caplog.set_level("INFO")
+    answer, bench.poster.ready = OUTAGES[outage]
+    bench.api(answer)
+    for number in range(20):
+        bench.put(*(f"{number}-{index}" for index in range(50)))
+    while bench.now < 3600:
+        bench.step()
+    assert bench.poster.probes > 400
+    assert 1 <= len(caplog.records) <= 61
+    bench.api(OK)
+    bench.poster.ready = Answer(200)
+    bench.run()
+    assert len(bench.done) == 20
+
+
+def test_an_hour_of_failures_now_and_then_fills_tens_of_lines_of_the_log(bench, caplog):
+    caplog.set_level("INFO")
+    randomness = random.Random(6)
+    bench.api(lambda _: randomness.choice([OK, Answer(500), UNAVAILABLE, Answer(403), NO_ANSWER]))
+    number = 0
+    while bench.now < 3600:
+        if not bench.outbox.is_full:
+            bench.put(*(f"{number}-{index}" for index in range(5)))
+            number += 1
+        bench.step()
+        bench.now += 0.5
+    assert len(bench.poster.posts) > 1_000
+    assert 1 <= len(caplog.records) <= 61
+    # One in five is confirmed: that a document fails again and again says nothing of it.
+    assert bench.dead_letters.letters == []
