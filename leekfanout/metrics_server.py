@@ -26,6 +26,7 @@ log = logs.get("metrics")
 ASK_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 10.0
+COMPLAIN_EVERY_S: Final = 60.0
 EXIT_NO_ADDRESS: Final = 1
 
 
@@ -38,6 +39,7 @@ class MetricsServer(BoundedHTTPServer):
     def __init__(self, host: str, port: int, client: Client) -> None:
         self._client = client
         self._one_at_a_time = threading.Lock()
+        self._complaint = logs.RateLimit(COMPLAIN_EVERY_S)
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(Collector(self.ask))
         super().__init__(host, port, _Handler)
@@ -48,7 +50,8 @@ class MetricsServer(BoundedHTTPServer):
             with self._one_at_a_time:
                 statuses: list[Status] = self._client.call("leekfanout.getStatus")
         except LeekfanoutError as error:
-            log.warning("agent.silent", reason=error)
+            if (held_back := self._complaint.allow()) is not None:
+                log.warning("agent.silent", reason=error, held_back=held_back)
             return None
         return statuses
 

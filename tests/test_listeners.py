@@ -187,6 +187,21 @@ def test_an_address_that_is_none_is_a_bad_request(listen: Open) -> None:
         assert client.recv(12)[-3:] == b"400"
 
 
+@each
+def test_strangers_cannot_fill_the_log(
+    listen: Open, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = listen(name)
+    for _ in range(20):
+        for request in (b"nonsense\r\n\r\n", head(listener, method="GET"), b"GET / HTTP/1.1\r\n"):
+            with listener.connect() as client:
+                client.sendall(request)
+                client.shutdown(socket.SHUT_WR)
+                with suppress(ConnectionError):
+                    client.recv(65_536)
+    assert len(caplog.records) <= 1
+
+
 def fail_with(error: Exception) -> None:
     raise error
 

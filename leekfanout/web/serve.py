@@ -64,6 +64,7 @@ def settings_for(app: ASGIApp) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # not a line for each request that is none
         access_log=False,
         proxy_headers=False,
         server_header=False,
