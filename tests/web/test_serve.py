@@ -7,12 +7,14 @@ import socket
 from pathlib import Path
 
 import psutil
+import pytest
 
 from leekfanout.web import serve
 from tests.agent import subscription
 from tests.api_double import ApiDouble
 from tests.waiting import until
 from tests.web.page_agent import TOKEN, WAIT_S, PageAgent
+from tests.web.served import Served, made_up_agent
 
 
 def test_an_open_stream_doesnt_keep_the_agent_from_stopping(tmp_path: Path) -> None:
@@ -45,13 +47,14 @@ def test_delivery_doesnt_notice_that_the_page_crashes(
         assert ended["exit"] == "was killed by SIGSEGV"
 
 
-def test_a_request_whose_head_doesnt_come_to_an_end_is_dropped(tmp_path: Path) -> None:
+def test_a_request_whose_head_doesnt_come_to_an_end_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "HEAD_S", 0.5)
     begun = (b"", b"GET /agent/login HTTP/1.1\r\nHost: localhost\r\n")
-    with PageAgent(tmp_path) as agent, contextlib.ExitStack() as stack:
+    with Served(made_up_agent(tmp_path)) as served, contextlib.ExitStack() as stack:
         peers = [
-            stack.enter_context(
-                socket.create_connection(("127.0.0.1", agent.port), serve.HEAD_S + WAIT_S)
-            )
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port), WAIT_S))
             for _ in begun
         ]
         for peer, sent in zip(peers, begun, strict=True):
