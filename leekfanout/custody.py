@@ -53,6 +53,9 @@ class Custody(Protocol):
         ``last_tag`` is the last one so far; the open batch's messages have ``open_bytes`` bytes.
         """
 
+    def all_have_come(self, last_tag: int) -> bool:
+        """Whether the broker sends no more messages before it has some acks, but answers only."""
+
     def turn(self, now: float) -> float:
         """Do what is due; return when to call again (monotonic seconds)."""
 
@@ -110,8 +113,11 @@ class BrokerCustody:
         return (
             not self._outbox.is_full
             and bytes_held < self._in_flight_max_bytes
-            and self.ledger.outstanding(last_tag) < self._prefetch_count
+            and not self.all_have_come(last_tag)
         )
+
+    def all_have_come(self, last_tag: int) -> bool:
+        return self.ledger.outstanding(last_tag) >= self._prefetch_count
 
     def turn(self, now: float) -> float:
         """Ack what may be acked, and ask from time to time whether the acks have arrived.
@@ -260,6 +266,9 @@ class DiskCustody:
 
     def may_read(self, last_tag: int, open_bytes: int) -> bool:
         return True
+
+    def all_have_come(self, last_tag: int) -> bool:
+        return False
 
     def turn(self, now: float) -> float:
         """Load what is next in the spool as memory becomes free."""

@@ -236,7 +236,8 @@ class Pipeline:
 
     def _read(self, now: float) -> bool:
         """Take in what has arrived; True if there may be more."""
-        # While messages are handed back none comes, but answers do, and the end of the connection.
+        # While messages are handed back, or prefetch is used up, none comes, but answers do (how
+        # many messages wait), and the end of the connection.
         wanted = self._link.state is LinkState.HANDED_BACK or (
             self._link.state is LinkState.UP
             and (
@@ -244,7 +245,7 @@ class Pipeline:
                 if self._phase is Phase.RUNNING
                 else self._source.still_arriving
             )
-            and self._may_read()
+            and (self._may_read() or self._custody.all_have_come(self._batcher.last_tag))
         )
         self._listen(wanted)
         if not wanted:

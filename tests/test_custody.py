@@ -136,9 +136,12 @@ def test_beyond_a_gap_the_loop_is_asked_to_come_back(broker):
 
 def test_prefetch_and_bytes_bound_what_is_read(broker):
     assert broker.custody.may_read(9, 0)
+    assert not broker.custody.all_have_come(9)
     assert not broker.custody.may_read(10, 0)
+    assert broker.custody.all_have_come(10)
     broker.custody.take(batch(1, ["a"], padding=2 * MB))
     assert not broker.custody.may_read(1, 0)
+    assert not broker.custody.all_have_come(1)
     broker.deliver(1.0)
     # The ack was sent. That it has arrived is told by an answer that only reading finds.
     assert broker.custody.bytes_in_flight > 2 * MB
