@@ -15,7 +15,7 @@ import pytest
 
 from leekfanout.control_client import Client, RefusedError
 from leekfanout.rpc import Fault
-from tests.agent import Agent, FileAgent
+from tests.agent import Agent, FileAgent, run_leekfanout
 from tests.processes import free_ports
 from tests.waiting import until
 
@@ -143,6 +143,20 @@ def test_a_second_agent_with_the_same_state_is_refused(agent: Agent) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("leekfanout: Another agent runs and listens on ")
     assert names(agent) == {"shop-prod", "blog-prod"}
+
+
+def test_the_socket_may_be_elsewhere(tmp_path: Path) -> None:
+    socket = tmp_path / "elsewhere.sock"
+    with FileAgent(tmp_path, [entry("shop-prod")], "--socket", str(socket)) as agent:
+        until(socket.exists, 10, "the socket")
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+        assert not (agent.state_dir / "control.sock").exists()
+        for words, env in (
+            (("pid", "--socket", str(socket)), {}),
+            (("pid",), {"LEEKFANOUT_SOCKET": str(socket)}),
+        ):
+            done = run_leekfanout(*words, env=env)
+            assert (done.returncode, done.stdout) == (0, f"{agent.process.pid}\n"), done.stderr
 
 
 def test_watching_needs_a_file(agent: Agent) -> None:

@@ -1,0 +1,74 @@
+"""Processes as the supervisor sees them, where the system has no room for one."""
+
+import errno
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from leekfanout import child
+from leekfanout.config import Settings
+from leekfanout.lifecycle import State
+from leekfanout.process import Process, Surroundings
+from leekfanout.side_process import SideProcess
+from tests.farm_agent import subscription_from
+
+
+def full(*_: object) -> NoReturn:
+    raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def forked(*_: object) -> int:
+    return 4_321
+
+
+@pytest.fixture
+def fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., int]], None]:
+    """Return what puts a function in place of :func:`leekfanout.child.fork`."""
+    return lambda instead: monkeypatch.setattr(child, "fork", instead)
+
+
+def test_a_process_that_the_system_has_no_room_for_is_tried_again_and_says_why(
+    fork: Callable[[Callable[..., int]], None], tmp_path: Path
+) -> None:
+    around = Surroundings(Settings(state_dir=tmp_path), lambda *_: 0, -1, lambda: None)
+    process = Process(subscription_from({"name": "shop-prod"}), around)
+    fork(full)
+    process.start(100.0)
+    assert (process.state, process.pid, process.starts) == (State.BACKOFF, 0, 0)
+    assert process.reason == (
+        "The system can't start another process: Resource temporarily unavailable."
+    )
+    assert 101.0 <= process.due <= 101.5
+    process.tick(process.due)
+    assert process.state is State.BACKOFF
+    assert process.due >= 103.0
+    fork(forked)
+    process.tick(process.due)
+    assert (process.state, process.pid, process.starts) == (State.STARTING, 4_321, 1)
+
+
+def test_a_stopped_process_is_not_tried_again(
+    fork: Callable[[Callable[..., int]], None], tmp_path: Path
+) -> None:
+    around = Surroundings(Settings(state_dir=tmp_path), lambda *_: 0, -1, lambda: None)
+    process = Process(subscription_from({"name": "shop-prod"}), around)
+    fork(full)
+    process.start(100.0)
+    process.stop(100.5)
+    assert (process.state, process.due, process.reason) == (State.STOPPED, math.inf, "")
+
+
+def test_a_side_process_that_the_system_has_no_room_for_is_tried_again(
+    fork: Callable[[Callable[..., int]], None],
+) -> None:
+    side = SideProcess("page", lambda _: 0, -1, lambda: None)
+    fork(full)
+    side.start(100.0)
+    assert side.pid == 0
+    assert 101.0 <= side.due <= 101.5
+    fork(forked)
+    side.tick(side.due)
+    assert (side.pid, side.due) == (4_321, math.inf)
