@@ -95,16 +95,21 @@ def envelope(
 
 
 def publish_redis(
-    url: str, messages: Iterable[Message], *, exchange: str = EXCHANGE, key_prefix: str = ""
+    url: str,
+    messages: Iterable[Message],
+    *,
+    exchange: str = EXCHANGE,
+    key_prefix: str = "",
+    at_once: int = 250,
 ) -> list[Message]:
-    """Publish all of them; return those that somebody was subscribed to.
+    """Publish all of them, so many at once; return those that somebody was subscribed to.
 
     Waits while a subscriber is far behind: Redis would cut it off, and that is a test of its own.
     """
     database = urlsplit(url).path.strip("/") or "0"
     heard = []
     with redis.Redis.from_url(url, socket_timeout=10) as client:
-        for chunk in _chunks(messages, 250):
+        for chunk in _chunks(messages, at_once):
             pipeline = client.pipeline(transaction=False)
             for message in chunk:
                 channel = f"{key_prefix}/{database}.{exchange}/{message.routing_key}"

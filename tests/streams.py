@@ -1,4 +1,4 @@
-"""Steady streams of events to RabbitMQ, published in the background of a test."""
+"""Steady streams of events to brokers, published in the background of a test."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from tests.load import Load, Message
-from tests.publishers import publish_amqp
+from tests.publishers import publish_amqp, publish_redis
 
 
 @contextmanager
@@ -28,10 +28,16 @@ def streams(
     published: list[list[Message]] = []
     with ThreadPoolExecutor(len(urls)) as pool:
         publishing = [
-            pool.submit(publish_amqp, url, messages(number)) for number, url in enumerate(urls)
+            pool.submit(_publish, url, messages(number)) for number, url in enumerate(urls)
         ]
         try:
             yield published
         finally:
             ending.set()
         published += [one.result(60) for one in publishing]
+
+
+def _publish(url: str, messages: Iterator[Message]) -> list[Message]:
+    if url.startswith("redis"):
+        return publish_redis(url, messages, at_once=1)
+    return publish_amqp(url, messages)

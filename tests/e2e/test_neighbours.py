@@ -17,6 +17,7 @@ from tests.streams import streams
 from tests.waiting import until
 
 NAMES = ("shop-prod", "blog-prod", "docs-prod")
+"""The first two on RabbitMQ, the third on Redis."""
 DISTURBED, *OTHERS = NAMES
 MESSAGES_PER_S = 100.0
 WINDOW_S = 0.1
@@ -56,9 +57,10 @@ def disturbances(agent: FileAgent, control: Client, entries: list[Entry]) -> Ite
 
 
 def test_what_is_done_to_one_subscription_interrupts_no_other(
-    rabbitmq: RabbitMQ, api: ApiDouble, tmp_path: Path
+    rabbitmq: RabbitMQ, redis_url: str, api: ApiDouble, tmp_path: Path
 ) -> None:
-    urls = [rabbitmq.new_vhost() for _ in NAMES]
+    vhosts = [rabbitmq.new_vhost() for _ in range(2)]
+    urls = [*vhosts, redis_url]
     entries = [
         subscription(
             url, api, app_name=name.partition("-")[0], batch_max_window_in_seconds=WINDOW_S
@@ -109,5 +111,5 @@ def test_what_is_done_to_one_subscription_interrupts_no_other(
             silence_s = max(later - sooner for sooner, later in pairwise(inside))
             print(f"{name}: {silence_s:.2f} s without a delivery at most")
         assert agent.stop() == 0
-    for url in urls:
+    for url in vhosts:
         rabbitmq.delete_vhost(url)
