@@ -62,7 +62,7 @@ programs:
 	@sh tools/install-programs.sh rabbitmq-server redis-server chromium chromium-driver
 
 clean: ## remove the virtual environments and what the tools have left
-	rm -rf .venv* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants
 
 $(BIN)/python:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(sh tools/find-python.sh) || exit 1; \
