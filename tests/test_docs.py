@@ -18,20 +18,39 @@ from tests.agent import ROOT, run_leekfanout
 from tools import gen_config_docs
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "deploy").glob("*.md")])
-CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+")
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 HARMLESS = {"--help", "--version", "validate"}
-"""What is run here: it reads at most a file. The others have tests of their own with agents."""
+"""What is run here: it reads at most a file. tests/test_docs_run.py runs the others."""
+
+
+def blocks(page: Path) -> Iterator[str]:
+    """Yield what a page tells to type, line by line; lines that go on are joined."""
+    text = page.read_text()
+    for kind, block in BLOCK.findall(text):
+        for line in block.replace("\\\n", "").splitlines():
+            if kind == "sh":
+                yield line
+            elif line.startswith("$ "):
+                yield line.removeprefix("$ ")
+    for block in INDENTED.findall(BLOCK.sub("", text)):
+        yield from block.replace("\\\n", "").splitlines()
 
 
 def commands() -> Iterator[tuple[str, str]]:
     """Yield every command line of leekfanout in the documentation, with its page."""
     for page in PAGES:
-        for block in CONSOLE.findall(page.read_text()):
-            for line in block.splitlines():
-                if line.startswith("$ ") and "leekfanout " in line:
-                    for command in re.findall(r"leekfanout [^|)&;]*", line):
-                        yield page.name, command.strip()
+        for line in blocks(page):
+            typed = line.partition("#")[0]
+            for command in re.findall(r"(?:^|[\s/(])(leekfanout [a-z][^|)&;]*)", typed):
+                yield page.name, command.strip()
+
+
+def words(pattern: str) -> set[str]:
+    """Return what ``pattern`` finds in all that the documentation tells to type."""
+    lines = (line.partition("#")[0] for page in PAGES for line in blocks(page))
+    return {word for line in lines for word in re.findall(pattern, line)}
 
 
 def named(page: Path) -> str:
@@ -56,6 +75,26 @@ def test_every_command_is_understood(page: str, command: str, tmp_path: Path) ->
     else:
         assert arguments[0] in COMMANDS
         build_parser(only=arguments[0]).parse_args(arguments)
+
+
+def test_every_target_of_make_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named_targets = words(r"^make ([\w-]+)")
+    assert len(named_targets) > 4
+    for target in named_targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_module_and_file_that_is_named_exists() -> None:
+    modules = words(r" -m ((?:bench|tests|tools)[\w.]*)")
+    files = words(r"(?<![\w/])((?:deploy|tests)/[\w./-]+)")
+    assert modules
+    assert len(files) > 5
+    for module in modules:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    for file in files:
+        assert (ROOT / file).exists(), file
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
