@@ -148,6 +148,8 @@ def _listen(options: WebOptions) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((options.host, options.port))
+        # Whoever has read in the log that the page is there has to wait at most, and isn't refused.
+        listener.listen()
     except BaseException:
         listener.close()
         raise

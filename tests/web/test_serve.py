@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from leekfanout.web import serve
+from leekfanout.web.options import WebOptions
 from tests.agent import subscription
 from tests.api_double import ApiDouble
+from tests.processes import free_ports
 from tests.waiting import until
 from tests.web.page_agent import TOKEN, WAIT_S, PageAgent
 from tests.web.served import Served, made_up_agent
@@ -79,6 +81,15 @@ def test_the_pages_process_holds_no_key_and_shows_no_variable(
         assert not holds(page, user)
         environ = Path(f"/proc/{page}/environ").read_bytes()
         assert not [name for name in (key, TOKEN, variable) if name.encode() in environ]
+
+
+def test_whoever_connects_before_the_page_serves_is_not_refused() -> None:
+    (port,) = free_ports(1)
+    with (
+        serve._listen(WebOptions(port=port)),
+        socket.create_connection(("127.0.0.1", port), WAIT_S) as peer,
+    ):
+        assert peer.getpeername()[1] == port
 
 
 def holds(pid: int, text: str) -> bool:
