@@ -72,6 +72,10 @@ class FaultyRun:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return requests.get(f"{self.web}{path}", headers=headers, timeout=20).text
 
+    def posted(self, path: str, content: Any) -> str:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return requests.post(f"{self.web}{path}", json=content, headers=headers, timeout=40).text
+
     def live(self) -> str:
         """Return what the page shows once it is open: the first look at the agent."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -161,7 +165,26 @@ def outputs(run: FaultyRun) -> Iterator[tuple[str, str]]:
         "/v1/agent/none",
     ):
         yield f"page {path}", run.page(path)
+    for path in ("letters", "letters/1", "letters/3", "log"):
+        yield f"page, {path}", run.page(f"/agent/api/subscriptions/shop-prod/{path}")
+    typed = typed_on_the_page(run)
+    for order in ("validate", "check"):
+        yield f"page, {order}", run.posted(f"/agent/api/{order}", typed)
+        yield (
+            f"page, {order} nonsense",
+            run.posted(
+                f"/agent/api/{order}", {**typed, "broker": f"amqp://leek:{ENCODED}@:port//"}
+            ),
+        )
+    yield "page, add", run.posted("/v1/agent/subscriptions", typed)
+    yield (
+        "page, replay",
+        run.posted("/agent/api/subscriptions/shop-prod/letters/replay", {"ids": [3]}),
+    )
+    yield "page, reload", run.posted("/agent/api/reload", {})
     yield "page, live", run.live()
+    new = run.file.with_name("new.json")
+    new.write_text(json.dumps(typed))
     commands = [
         *(["check"], ["check", "--json"], ["health"], ["health", "--ready"], ["pid"]),
         *(["status"], ["status", "--json"], ["status", "none"]),
@@ -172,6 +195,10 @@ def outputs(run: FaultyRun) -> Iterator[tuple[str, str]]:
             ["deadletters", "show", "shop-prod:3"],
             ["redis-orphans", "redis-prod"],
         ),
+        *(["deadletters", "replay", "shop-prod:3"], ["deadletters", "replay", "--all", "--json"]),
+        *(["deadletters", "purge", "--reason", MARK[1:], "--yes"],),
+        *(["subscriptions", "add", str(new)], ["subscriptions", "remove", "none-prod"]),
+        *(["run"], ["documents", "--app-env", "prod", str(new)], ["completion", "bash"]),
         *(["reload"], ["restart", "nobody-prod"], ["stop", "refused-prod"], ["start", "none"]),
     ]
     for command in commands:
@@ -184,6 +211,17 @@ def outputs(run: FaultyRun) -> Iterator[tuple[str, str]]:
         ("leekfanout.reload",),
     ):
         yield method, run.call(method, *params)
+
+
+def typed_on_the_page(run: FaultyRun) -> dict[str, Any]:
+    """Return a subscription that the broker refuses, with secrets that the agent hasn't seen yet."""
+    (entry,) = (each for each in json.loads(run.file.read_text()) if each["app_name"] == "refused")
+    return {
+        **entry,
+        "app_name": "typed",
+        "broker": entry["broker"].replace("-wrong@", "-typed@"),
+        "app_key": f"{MARK}-typed-key",
+    }
 
 
 def leaks_in(found: Mapping[str, str]) -> dict[str, str]:
@@ -214,7 +252,8 @@ def test_no_output_of_a_run_full_of_faults_holds_a_secret(faulty: FaultyRun) -> 
     entries = json.loads(faulty.file.read_text())
     entries[0]["broker"] = f"amqp://leek:{PASSWORD}@:port//"
     faulty.file.write_text(json.dumps(entries))
-    found["a bad file"] = faulty.command("check") + faulty.command("reload")
+    bad = ("check", "reload", "run", "status", "subscriptions validate", "deadletters replay --all")
+    found["a bad file"] = "".join(faulty.command(*command.split()) for command in bad)
     assert agent.stop() == 0
     found["standard error"] = agent.log.read_text()
     for path in agent.state_dir.rglob("*"):
@@ -228,6 +267,13 @@ def test_no_output_of_a_run_full_of_faults_holds_a_secret(faulty: FaultyRun) -> 
     assert '"kind": "' in found["check --json"]
     assert "refuses the credentials" in found["status"]
     assert "refused-prod" in found["page, live"]
+    assert "refuses the credentials" in found["page, check"]
+    assert (
+        "refuses the credentials" in found[f"subscriptions add {faulty.file.parent / 'new.json'}"]
+    )
+    assert "Another agent runs" in found["run"]
+    assert "The key *** and the header" in found["page, letters/3"]
+    assert "port" in found["a bad file"]
 
 
 def test_a_variable_serves_a_reload_though_it_is_hidden(faulty: FaultyRun) -> None:
