@@ -46,6 +46,7 @@ def test_somebody_new_logs_in_adds_a_subscription_and_sees_events_flow(
         browser.driver.get(f"{agent.url}/agent")
         browser.find("#token").send_keys("a wrong token", Keys.ENTER)
         browser.wait_for_text("#problem", "not the token")
+        assert browser.barriers() == []
         browser.log_in(agent)
         browser.wait_for_text("#empty", "No subscriptions yet")
         browser.click("#add-first")
@@ -100,9 +101,11 @@ def test_buttons_stop_start_restart_and_delete_a_subscription(
         browser.wait_for_text("#card-shop-prod .pill", "delivering")
         browser.act("log")
         browser.wait_for_text("#log pre", "broker.connected")
+        assert browser.barriers() == []
         browser.click("#log .close")
         browser.act("delete")
         browser.wait_for_text("#confirm", "goes on filling")
+        assert browser.barriers() == []
         browser.click("#confirm .cancel")
         assert agent.entries() == [entry]
         browser.act("delete")
@@ -126,9 +129,11 @@ def test_a_dead_letter_is_looked_at_and_delivered_again(
         browser.wait_for_text("#letters tbody", "document")
         browser.click('[aria-label^="Look at"]')
         browser.wait_for_text("#letter pre", "celery@refused")
+        assert browser.barriers() == []
         browser.click("#letter .close")
         browser.click("#letters .replay")
         browser.wait_for_text("#letters .result", "1 stay")
+        assert browser.barriers() == []
         api.behave()
         browser.click("#letters .replay")
         browser.wait_for_text("#letters .result", "1 delivered and removed")
