@@ -30,6 +30,9 @@ CONFLICTS_BEFORE_HALVING: Final = 2
 FAILURES_BEFORE_HALVING: Final = 4
 """How often a body of several documents may fail until it is cut. More than the three in a row that
 open the breaker, so that an outage which the API's GET tells of as well cuts nothing."""
+PAUSES_BEFORE_HALVING: Final = 2
+"""How often a body of several documents may be forbidden until it is cut: once, and once more after
+the API's GET, which knows the application as well, has said that it is ready."""
 
 OVERLOAD_STATUSES: Final = frozenset({408, 425, 429})
 APPLICATION_STATUSES: Final = frozenset({401, 402, 403, 404, 405, 407, 410, 421, 426, 431})
@@ -185,6 +188,8 @@ def failed_enough(
         )
     if suspect and others.confirmed:
         return True
+    if outcome.verdict is Verdict.PAUSE:
+        return failures >= PAUSES_BEFORE_HALVING
     return failures >= (FAILURES_BEFORE_BISECT if outcome.may_pass else FAILURES_BEFORE_HALVING)
 
 

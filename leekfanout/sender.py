@@ -172,9 +172,9 @@ class Sender(threading.Thread):
             delay_s,
             breaks=True,
             # An application that is wrong, or a server that names a time, speaks for all batches;
-            # but not one that is wrong for this body alone.
+            # but not one that is wrong for this body, or a part of it, alone.
             at_once=bool(outcome.retry_after_s)
-            or (outcome.verdict is Verdict.PAUSE and not others.confirmed),
+            or (outcome.verdict is Verdict.PAUSE and not (parcel.suspect or others.confirmed)),
             retry_after_s=outcome.retry_after_s,
         )
 

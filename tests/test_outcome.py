@@ -12,6 +12,7 @@ from leekfanout.outcome import (
     CONFLICTS_BEFORE_HALVING,
     FAILURES_BEFORE_BISECT,
     FAILURES_BEFORE_HALVING,
+    PAUSES_BEFORE_HALVING,
     REASON_MAX_CHARACTERS,
     REFUSALS_BEFORE_BISECT,
     RETRY_AFTER_MAX_S,
@@ -293,7 +294,8 @@ def test_a_body_is_cut_soon_and_a_refused_document_has_all_its_chances(
     ("given_answer", "suspect", "confirmed", "times"),
     [
         (answer(500), False, 0, FAILURES_BEFORE_HALVING),
-        (answer(403), False, 99, FAILURES_BEFORE_HALVING),
+        (answer(403), False, 99, PAUSES_BEFORE_HALVING),
+        (answer(404), True, 0, PAUSES_BEFORE_HALVING),
         (Answer(None), True, 0, FAILURES_BEFORE_HALVING),
         (answer(500), True, 1, 1),
         *((answer(status), False, 0, FAILURES_BEFORE_BISECT) for status in (200, 302, 429, 503)),
