@@ -8,7 +8,8 @@ import contextlib
 import itertools
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import amqp
 
@@ -70,8 +71,13 @@ def declare(channel: amqp.Channel, exchange: str = EXCHANGE, queue: str = QUEUE)
 
 def fill(port: int, shape: str, events: int) -> int:
     """Put ``events`` events into the empty queue; return how many messages that are, all of them in."""
+    return fill_with(port, partial(messages, shape, events))
+
+
+def fill_with(port: int, load_of: Callable[[], Iterator[Message]]) -> int:
+    """Put a load into the empty queue; return how many messages that are, all of them in."""
     published = 0
-    load = messages(shape, events)
+    load = load_of()
     with channel_of(port) as channel:
         declare(channel)
         while chunk := list(itertools.islice(load, CHUNK_MESSAGES)):

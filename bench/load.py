@@ -17,7 +17,7 @@ LIST_EVENTS = 10
 LARGE_BYTES = 100_000
 CELERY_MAX = 1_000
 """Characters of arguments that an event may hold (``argsrepr_maxsize`` of celery.app.amqp, 1,024)."""
-_UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Event = dict[str, Any]
 
@@ -95,7 +95,7 @@ def messages(shape: str, events: int) -> Iterator[Message]:
     for copy in itertools.count():
         mark = b"%08x" % copy
         for message in captured:
-            body = _UUID.sub(lambda uuid, mark=mark: mark + uuid[0][8:], message.body)
+            body = UUID.sub(lambda uuid, mark=mark: mark + uuid[0][8:], message.body)
             yield message._replace(body=body)
             left -= message.events
             if left <= 0:

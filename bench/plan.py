@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench import fleet_measures, measures, neighbours
+from bench import fleet_measures, measures, neighbours, one_bad
 from bench.load import LIST_EVENTS, SHAPES
 
 DELAYS_MS = (0, 50, 200)
@@ -60,7 +60,7 @@ def plan(quick: bool) -> list[Part]:
     if not quick:
         parts += [_prefetch(), _pool(), _batches(), _windows(), _shapes()]
     parts += [_idle(quick), _memory(quick), _subscriptions(quick)]
-    return parts if quick else [*parts, _start(), _neighbours(), compare(quick)]
+    return parts if quick else [*parts, _start(), _neighbours(), _one_bad(), compare(quick)]
 
 
 def _stub() -> Part:
@@ -261,6 +261,19 @@ def _neighbours() -> Part:
         for name, disturbed in (("nothing is done", False), ("restarts, stops, reloads", True))
     )
     return Part("neighbours", "Three subscriptions, of which one is disturbed", cases)
+
+
+def _one_bad() -> Part:
+    cases = tuple(
+        # What can only be told from an outage by trying takes seconds, so that once will do.
+        _case(bad or "none is bad", one_bad.all_others, bad=bad, runs=3 if quickly else 1)
+        for bad, quickly in (
+            (None, True),
+            (one_bad.MALFORMED, True),
+            *((answer, not answer.startswith("the API")) for answer in one_bad.ANSWERS),
+        )
+    )
+    return Part("one bad", f"One bad one among {one_bad.EVENTS:,}, each a document", cases)
 
 
 def compare(quick: bool) -> Part:

@@ -25,6 +25,7 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "disturbances": ("times", "{:.0f}".format),
     "others_silence_ms": ("others without a POST at most, ms", "{:.0f}".format),
     "own_silence_ms": ("itself, ms", "{:.0f}".format),
+    "others_s": ("all others delivered after, s", "{:.2f}".format),
     "missing": ("missing", "{:,.0f}".format),
     "api_cpu_share": ("API stub, cores", "{:.3f}".format),
     "posts_per_s": ("POSTs/s of 1 MB", "{:,.0f}".format),
