@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-lowest lint bench bench-quick soak fuzz brokers programs clean
+.PHONY: help run test test-all test-lowest lint bench bench-quick soak outages fuzz brokers programs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,8 +49,11 @@ bench: brokers $(VENV)/.bench ## measure everything (under 15 minutes)
 bench-quick: brokers $(VENV)/.bench ## measure the essentials (2 minutes)
 	$(BIN)/python -m bench --quick $(ARGS)
 
-soak: brokers $(VENV)/.test ## 30 minutes of random faults, and a report
+soak: brokers $(VENV)/.test ## 30 minutes of random faults that overlap, and a report
 	$(BIN)/python -m tests.soak $(ARGS)
+
+outages: brokers $(VENV)/.test ## outages of 1 s to 10 minutes, and how soon delivery was back (15 minutes)
+	$(BIN)/python -m tests.outages $(ARGS)
 
 fuzz: $(VENV)/.fuzz ## look for inputs that break a parser (MINUTES=60 for each)
 	$(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
