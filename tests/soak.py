@@ -1,369 +1,210 @@
-"""Random faults on both brokers at once under a steady load, and a report of what became of it.
+"""Random faults on both brokers at once under a steady load, and a report of what became of it all.
 
-``python -m tests.soak [--minutes 30] [--seed N] [--report docs/soak-report.md]``; not a part of the
-test suite. The whole agent runs, with a subscription on RabbitMQ (a quorum queue, since RabbitMQ itself
-dies here too) and one on Redis, through proxies. Every event is counted by id.
-
-PUB/SUB keeps nothing, so what is published on Redis while the agent isn't subscribed, or is killed, is
-counted apart as fallen into a gap.
+``python -m tests.soak --minutes 30 --report docs/soak-report.md``; pytest doesn't collect it. RabbitMQ,
+Redis and the API are private ones on the loopback interface. Faults of the API, of each broker and its
+network, and of the agent's processes come independently of each other, so they overlap.
 """
 
 import argparse
 import random
-import shutil
-import signal
 import sys
 import tempfile
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import amqp
-import psutil
-import redis
-
+from leekfanout.control_client import NoAgentError
 from tests import accounting
-from tests.accounting import of_documents
+from tests.accounting import of_messages
 from tests.agent import Agent, subscription
 from tests.api_double import ApiDouble
-from tests.api_exchange import Reply
 from tests.brokers import RabbitMQ, Redis
-from tests.load import Event, Load, Message
 from tests.proxy import TcpProxy
-from tests.publishers import publish_amqp, publish_redis
+from tests.publishers import amqp_channel
+from tests.soak_faults import Faults, api_faults, broker_faults, process_faults
+from tests.soak_report import Figures, Side, markdown
+from tests.soak_watch import Deliveries, Publisher, Watch
 from tests.waiting import until
 
-CHUNK_MESSAGES = 20
-CHUNK_EVERY_S = 0.25
-PAUSE_S = (4.0, 15.0)
-"""Between two faults."""
-SETTLE_S = 120.0
-FOREVER_REFUSED = "f"
-"""Tasks whose id ends so are refused by the API, one in sixteen."""
+SETTLE_S = 180.0
+"""How long the rest may take to arrive once all faults are over."""
+POISONED = 500
+"""The API refuses each document whose task's number is a multiple of this."""
+KEYS: dict[str, Any] = {
+    "batch_max_number_of_messages": 200,
+    "batch_max_window_in_seconds": 1,
+    "concurrency_pool_size": 4,
+    "api_read_timeout_in_seconds": 5,
+    "prefetch_count": 2_000,
+}
 
 
-@dataclass
-class Sent:
-    """What one publisher has sent; only its own thread writes."""
-
-    surely: Counter[Event] = field(default_factory=Counter)
-    perhaps: Counter[Event] = field(default_factory=Counter)
-    """The broker died before it had confirmed them, or they fell into a gap."""
-
-
-class Soak:
-    """The servers, the agent, the load and the faults."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.rabbitmq, self.redis, self.api = RabbitMQ(), Redis(), ApiDouble()
-        self.sent = {"rabbitmq": Sent(), "redis": Sent()}
-        self.faults: Counter[str] = Counter()
-        self.longest_stall_s = 0.0
-        self.highest_rss_bytes: dict[str, int] = {}
-        self.folder = folder
-        self._over = threading.Event()
-        self._in_gap = threading.Event()
-
-    def run(self, minutes: float) -> None:
-        with self.rabbitmq, self.redis, self.api:
-            self.proxies = {
-                "rabbitmq": TcpProxy(self.rabbitmq.port),
-                "redis": TcpProxy(self.redis.port),
-            }
-            with self.proxies["rabbitmq"], self.proxies["redis"]:
-                self._run_with_proxies(minutes)
-
-    def _run_with_proxies(self, minutes: float) -> None:
-        keys = {"concurrency_pool_size": 3, "api_read_timeout_in_seconds": 3}
-        subscriptions = [
-            subscription(
-                self.proxies["rabbitmq"].url(self.rabbitmq.url()),
-                self.api,
-                app_name="rabbit",
-                queue_type="quorum",
-                **keys,
-            ),
-            subscription(
-                self.proxies["redis"].url(self.redis.url()), self.api, app_name="redis", **keys
-            ),
-        ]
-        self.api.refuse(lambda document: document["id"].endswith(FOREVER_REFUSED))
-        with Agent(subscriptions, self.folder, options=("--spool-memory-max-mb", "1")) as agent:
-            self.agent = agent
-            agent.wait_until_connected(2)
-            threads = [
-                threading.Thread(target=self._publish_rabbitmq),
-                threading.Thread(target=self._publish_redis),
-                threading.Thread(target=self._watch),
-            ]
-            for thread in threads:
-                thread.start()
-            try:
-                self._do_harm(time.monotonic() + minutes * 60)
-            finally:
-                self._heal()
-                self._over.set()
-                for thread in threads:
-                    thread.join(60)
-            self._settle()
-            self.exit_code = agent.stop()
-        self._take_stock()
-
-    # The load
-
-    def _publish_rabbitmq(self) -> None:
-        load, sent = Load(seed=1), self.sent["rabbitmq"]
-        while not self._over.wait(CHUNK_EVERY_S):
-            chunk = list(_tasks(load))
-            try:
-                publish_amqp(self.rabbitmq.url(), chunk, persistent=True, confirm=True)
-                sent.surely += accounting.of_messages(chunk)
-            except (OSError, amqp.exceptions.AMQPError):
-                sent.perhaps += accounting.of_messages(chunk)
-
-    def _publish_redis(self) -> None:
-        load, sent = Load(seed=2), self.sent["redis"]
-        while not self._over.wait(CHUNK_EVERY_S):
-            chunk = list(_tasks(load))
-            before = self._in_gap.is_set()
-            with suppress(redis.RedisError):
-                publish_redis(self.redis.url(), chunk)
-            # It counts as certain only if the agent listened before and after.
-            whole = not before and not self._in_gap.is_set()
-            (sent.surely if whole else sent.perhaps).update(accounting.of_messages(chunk))
-
-    # The faults
-
-    def _do_harm(self, until_s: float) -> None:
-        harms: list[Callable[[], None]] = [
-            self.api_down,
-            self.api_overloaded,
-            self.api_silent,
-            self.api_refuses_the_key,
-            self.rabbitmq_cut,
-            self.rabbitmq_black_hole,
-            self.rabbitmq_killed,
-            self.rabbitmq_frozen,
-            self.redis_cut,
-            self.rabbit_process_killed,
-            self.redis_process_restarted,
-        ]
-        while (left_s := until_s - time.monotonic()) > 0:
-            time.sleep(min(left_s, self.random.uniform(*PAUSE_S)))
-            harm = self.random.choice(harms)
-            self.faults[harm.__name__] += 1
-            print(f"{datetime.now(UTC):%H:%M:%S} {harm.__name__}", file=sys.stderr)
-            harm()
-
-    def _last(self, longest_s: float = 20.0) -> None:
-        time.sleep(self.random.uniform(1.0, longest_s))
-
-    def api_down(self) -> None:
-        self.api.go_down()
-        self._last(60.0)
-        self.api.come_up()
-
-    def api_overloaded(self) -> None:
-        self._answering(Reply(503, headers={"Retry-After": "1"}), Reply(429), Reply(500))
-
-    def api_silent(self) -> None:
-        self._answering(Reply(201, takes=False, silent=True))
-
-    def api_refuses_the_key(self) -> None:
-        self._answering(Reply(401))
-
-    def _answering(self, *replies: Reply) -> None:
-        self.api.script(lambda _: self.random.choice([None, *replies]))
-        self._last()
-        self.api.script(None)
-
-    def rabbitmq_cut(self) -> None:
-        for _ in range(self.random.randint(1, 3)):
-            self.proxies["rabbitmq"].cut(reset=self.random.random() < 0.5)
-            self._last(2.0)
-
-    def rabbitmq_black_hole(self) -> None:
-        self.proxies["rabbitmq"].black_hole = True
-        self._last()
-        self.proxies["rabbitmq"].heal()
-
-    def rabbitmq_killed(self) -> None:
-        self.rabbitmq.kill()
-        self._last(5.0)
-        self.rabbitmq.start()
-
-    def rabbitmq_frozen(self) -> None:
-        self.rabbitmq.pause()
-        self._last()
-        self.rabbitmq.resume()
-
-    def redis_cut(self) -> None:
-        self._while_redis_is_deaf(lambda: self.proxies["redis"].cut(reset=True))
-
-    def rabbit_process_killed(self) -> None:
-        with suppress(KeyError, ProcessLookupError):
-            self.agent.kill_child("rabbit-prod")
-
-    def redis_process_restarted(self) -> None:
-        """Drain and restart it, with the API away: what it has goes to the disk."""
-        self.api.go_down()
-        time.sleep(2.0)
-
-        def terminate() -> None:
-            with suppress(KeyError, ProcessLookupError):
-                psutil.Process(self.agent.children()["redis-prod"]).send_signal(signal.SIGTERM)
-
-        self._while_redis_is_deaf(terminate)
-        self.api.come_up()
-
-    def _while_redis_is_deaf(self, harm: Callable[[], object]) -> None:
-        self._in_gap.set()
-        time.sleep(2 * CHUNK_EVERY_S)
-        heard = len(self.agent.lines("broker.connected", subscription="redis-prod"))
-        harm()
-        with suppress(AssertionError):
-            self.agent.wait_until_connected(heard + 1, 60.0, subscription="redis-prod")
-        time.sleep(2 * CHUNK_EVERY_S)
-        self._in_gap.clear()
-
-    def _heal(self) -> None:
-        self.api.script(None)
-        self.api.come_up()
-        for proxy in self.proxies.values():
-            proxy.heal()
-
-    # What became of it
-
-    def _watch(self) -> None:
-        """Note the longest time without a confirmed POST, and the highest memory."""
-        seen, since = 0, time.monotonic()
-        while not self._over.wait(0.5):
-            posts = len(self.api.posts)
-            confirmed = any(post.confirmed for post in self.api.posts[seen:posts])
-            seen = posts
-            now = time.monotonic()
-            if confirmed:
-                since = now
-            self.longest_stall_s = max(self.longest_stall_s, now - since)
-            for name, pid in self.agent.children().items():
-                with suppress(psutil.NoSuchProcess):
-                    rss = psutil.Process(pid).memory_info().rss
-                    self.highest_rss_bytes[name] = max(rss, self.highest_rss_bytes.get(name, 0))
-
-    def _settle(self) -> None:
-        def all_there() -> bool:
-            found = self._found("rabbit-prod") + self._found("redis-prod")
-            return not any((sent.surely - found) for sent in self.sent.values())
-
-        with suppress(AssertionError):
-            until(all_there, SETTLE_S, "everything to arrive")
-
-    def _found(self, name: str) -> Counter[Event]:
-        return of_documents(self._confirmed(name)) + accounting.dead_lettered(
-            self.agent.state_of(name)
-        )
-
-    def _confirmed(self, name: str) -> list[dict[str, object]]:
-        app = name.partition("-")[0]
-        return [
-            document
-            for post in list(self.api.posts)
-            if post.request.headers["x-leek-app-name"] == app
-            for document in post.confirmed
-        ]
-
-    def _take_stock(self) -> None:
-        self.rows: list[tuple[str, ...]] = []
-        self.lost = 0
-        for label, name in (("RabbitMQ", "rabbit-prod"), ("Redis", "redis-prod")):
-            sent = self.sent[label.lower()]
-            confirmed = of_documents(self._confirmed(name))
-            dead = accounting.dead_lettered(self.agent.state_of(name))
-            spooled = accounting.spooled(self.agent.state_of(name))
-            at_broker: Counter[Event] = Counter()
-            if label == "RabbitMQ":
-                at_broker = accounting.at_broker(self.rabbitmq.url())
-            places = confirmed + dead + spooled + at_broker
-            lost = sent.surely - places
-            twice = places - sent.surely - sent.perhaps
-            self.lost += lost.total()
-            self.rows.append(
-                (
-                    label,
-                    *(
-                        f"{count.total():,}"
-                        for count in (
-                            sent.surely, sent.perhaps, confirmed, twice, dead, spooled, at_broker, lost,
-                        )
-                    ),
-                )
-            )  # fmt: skip
-
-    def report(self, minutes: float, seed: int) -> str:
-        """Return the report in Markdown."""
-        columns = (
-            "broker", "sent", "sent into a gap", "confirmed", "more than once", "dead-lettered",
-            "spooled", "at the broker", "lost",
-        )  # fmt: skip
-        memory = ", ".join(
-            f"{name} {rss / 1e6:.0f} MB" for name, rss in sorted(self.highest_rss_bytes.items())
-        )
-        faults = ", ".join(
-            f"{name.replace('_', ' ')} {count}" for name, count in sorted(self.faults.items())
-        )
-        return "\n".join(
-            [
-                "# Soak report",
-                "",
-                f"Made by `make soak` on {datetime.now(UTC):%Y-%m-%d}: {minutes:g} minutes,"
-                f" seed {seed}.",
-                "",
-                "| " + " | ".join(columns) + " |",
-                "|" + " --- |" * len(columns),
-                *("| " + " | ".join(row) + " |" for row in self.rows),
-                "",
-                f"- Longest time without a confirmed POST: {self.longest_stall_s:.0f} s"
-                " (outages of the API last up to 60 s here).",
-                f"- Highest memory: {memory}.",
-                f"- Faults: {faults}.",
-                f"- Exit code of the agent at the end: {self.exit_code}.",
-                "",
-                "*Sent into a gap*: RabbitMQ died before it had confirmed them, or Redis had no",
-                "subscriber; they may or may not have arrived. *More than once*: posted again after a",
-                "crash of the agent's process or an answer that was lost, which nobody can avoid.",
-                "",
-            ]
-        )
-
-
-def _tasks(load: Load) -> list[Message]:
-    return [message for message in load.messages(CHUNK_MESSAGES) if "task" in message.routing_key]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Iterable[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    parser.add_argument("--report", type=Path, help="where to write the report (default: printed)")
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="leekfanout-soak-"))
-    soak = Soak(folder, args.seed)
-    try:
-        soak.run(args.minutes)
-        text = soak.report(args.minutes, args.seed)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(text)
-    if args.report:
-        args.report.write_text(text)
-    return 1 if soak.lost else 0
+    parser.add_argument("--rate", type=float, default=50.0, help="messages per second and broker")
+    parser.add_argument("--seed", type=int, default=random.randrange(1, 1_000_000))
+    parser.add_argument("--report", type=Path, help="where to write the report, besides the screen")
+    options = parser.parse_args(list(arguments))
+    with tempfile.TemporaryDirectory(prefix="leekfanout-soak-") as folder:
+        figures = soak(options.minutes * 60, options.rate, options.seed, Path(folder))
+    report = markdown(figures)
+    print(report)
+    if options.report:
+        options.report.write_text(report)
+    return 1 if any(side.lost for side in figures.sides) else 0
+
+
+def soak(seconds: float, rate: float, seed: int, folder: Path) -> Figures:
+    """Run for so long, and return what came of it. Nothing is left running."""
+    with ExitStack() as stack:
+        faults = Faults(seed)
+        stack.callback(faults.close)
+        rabbitmq = stack.enter_context(RabbitMQ(config="heartbeat = 4\n"))
+        redis = stack.enter_context(Redis())
+        apis = [stack.enter_context(ApiDouble()) for _ in range(2)]
+        for api in apis:
+            api.refuse(is_poisoned)
+        amqp_proxy = stack.enter_context(TcpProxy(rabbitmq.port))
+        redis_proxy = stack.enter_context(TcpProxy(redis.port))
+        urls = rabbitmq.url(), redis.new_database()
+        agents = [
+            stack.enter_context(
+                Agent([keys], folder / name, env={"LEEKFANOUT_SPOOL_MEMORY_MAX_MB": "1"})
+            )
+            for name, keys in (
+                (
+                    "amqp",
+                    subscription(amqp_proxy.url(urls[0]), apis[0], queue_type="quorum", **KEYS),
+                ),
+                ("redis", subscription(redis_proxy.url(urls[1]), apis[1], **KEYS)),
+            )
+        ]
+        for agent in agents:
+            agent.wait_until_connected()
+        deliveries = [stack.enter_context(Deliveries(api)) for api in apis]
+        publishers = [
+            stack.enter_context(Publisher(url, rate, seed + number))
+            for number, url in enumerate(urls)
+        ]
+        watch = stack.enter_context(Watch(agents, deliveries, faults))
+        groups = [
+            ("api of rabbitmq", api_faults(apis[0], is_poisoned), (0,)),
+            ("api of redis", api_faults(apis[1], is_poisoned), (1,)),
+            ("rabbitmq", broker_faults(rabbitmq, amqp_proxy), (0,)),
+            ("redis", broker_faults(redis, redis_proxy), (1,)),
+            ("processes of rabbitmq", process_faults(agents[0], killed=True), (0,)),
+            ("processes of redis", process_faults(agents[1], killed=False), (1,)),
+        ]
+        faults.run(groups, seconds)
+        for publisher in publishers:
+            publisher.stop()
+        settle(rabbitmq, agents)
+        watch.stop()
+        statuses = [status(agent) for agent in agents]
+        for agent in agents:
+            agent.stop()
+        for delivery in deliveries:
+            delivery.stop()
+        return Figures(
+            seconds=seconds,
+            seed=seed,
+            faults=faults.counts,
+            crashes=faults.crashes,
+            sides=[
+                amqp_side(publishers[0], deliveries[0], agents[0], urls[0], watch),
+                redis_side(publishers[1], deliveries[1], agents[1], statuses[1], watch),
+            ],
+        )
+
+
+def is_poisoned(document: dict[str, Any]) -> bool:
+    return document["kind"] == "task" and int(document["id"][-12:], 16) % POISONED == 0
+
+
+def status(agent: Agent) -> dict[str, Any]:
+    (only,) = agent.call("leekfanout.getStatus")
+    return only
+
+
+def waiting(rabbitmq: RabbitMQ) -> int:
+    """How many messages wait in the queue."""
+    with amqp_channel(rabbitmq.url()) as channel:
+        return int(channel.queue_declare("leek.fanout", passive=True).message_count)
+
+
+def settle(rabbitmq: RabbitMQ, agents: list[Agent]) -> None:
+    """Wait until everything is delivered, so that what isn't can be called lost."""
+
+    def settled() -> bool:
+        try:
+            gauges = [status(agent)["gauges"] for agent in agents]
+        except NoAgentError:  # being started again
+            return False
+        return all(
+            gauge["messages_in_flight"] == gauge["batches_queued"] == gauge["spool_batches"] == 0
+            for gauge in gauges
+        ) and not waiting(rabbitmq)
+
+    until(settled, SETTLE_S, "everything to be delivered")
+
+
+def amqp_side(
+    publisher: Publisher, deliveries: Deliveries, agent: Agent, url: str, watch: Watch
+) -> Side:
+    """RabbitMQ has confirmed what counts as sent, so it is known one by one."""
+    sent, unsure = of_messages(publisher.sure), of_messages(publisher.unsure)
+    dead = accounting.dead_lettered(agent.state_of())
+    found = deliveries.confirmed + dead + accounting.at_broker(url)
+    return Side(
+        name="RabbitMQ",
+        sent=sent.total(),
+        confirmed=deliveries.confirmed.total(),
+        dead_lettered=dead.total(),
+        spooled=0,
+        dropped=0,
+        duplicated=sum(count - 1 for count in found.values()),
+        lost=(sent - found).total(),
+        unheard=0,
+        unknown=sum(1 for event in found if event not in sent and event not in unsure),
+        longest_stall_s=watch.longest_stalls_s[0],
+        longest_recovery_s=watch.longest_recoveries_s[0],
+        most_memory_mb=watch.most_memory_mb[0],
+    )
+
+
+def redis_side(
+    publisher: Publisher,
+    deliveries: Deliveries,
+    agent: Agent,
+    last: dict[str, Any],
+    watch: Watch,
+) -> Side:
+    """PUB/SUB tells nobody what a subscriber got: what the agent has counted is what it received."""
+    sent = of_messages(publisher.sure)
+    known = sent + of_messages(publisher.unsure)
+    dead = accounting.dead_lettered(agent.state_of())
+    spooled = accounting.spooled(agent.state_of())
+    found = deliveries.confirmed + dead + spooled
+    received = int(last["counters"]["events_received"])
+    dropped = sum(int(last["counters"][f"events_dropped_by_{by}"]) for by in ("disk", "bound"))
+    return Side(
+        name="Redis",
+        sent=sent.total(),
+        confirmed=deliveries.confirmed.total(),
+        dead_lettered=dead.total(),
+        spooled=spooled.total(),
+        dropped=dropped,
+        duplicated=sum(count - 1 for count in found.values()),
+        lost=max(0, received - len(found) - dropped),
+        unheard=max(0, known.total() - received),
+        unknown=sum(1 for event in found if event not in known),
+        longest_stall_s=watch.longest_stalls_s[1],
+        longest_recovery_s=watch.longest_recoveries_s[1],
+        most_memory_mb=watch.most_memory_mb[1],
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
