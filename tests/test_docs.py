@@ -11,9 +11,10 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from leekfanout import lifecycle, stats
+from leekfanout import config, farm, lifecycle, logs, outcome, stats
 from leekfanout.cli import COMMANDS, build_parser
 from leekfanout.exits import Cause
+from leekfanout.web import sessions
 from tests.agent import ROOT, run_leekfanout
 from tools import gen_config_docs
 
@@ -179,6 +180,29 @@ def logged(level: str) -> set[str]:
         and (call.func.value.id, call.func.attr) == ("log", level)
         and isinstance(call.args[0], ast.Constant)
     }
+
+
+def test_figures_on_the_pages_are_those_of_the_code() -> None:
+    settings = config.Settings(Path())
+    fields = config.Subscription.__dataclass_fields__
+    retry = f"{outcome.RETRY_DELAY_BASE_S:g} to {outcome.RETRY_DELAY_MAX_S:g} s"
+    restart = f"{lifecycle.Backoff.FIRST_S:g} to {lifecycle.Backoff.LONGEST_S:g} s"
+    for page, figure in (
+        ("guarantees", f"`--spool-memory-max-mb`, {settings.spool_memory_max_mb:g} MB"),
+        ("guarantees", f"`--spool-max-mb`, {settings.spool_max_mb:,} MB"),
+        ("guarantees", f"`--dead-letters-max-mb`, {settings.dead_letters_max_mb:g} MB"),
+        ("guarantees", f"doubles from {retry}"),
+        ("guarantees", f"After {restart}"),
+        ("guarantees", f"{logs.FILE_MAX_BYTES / config.BYTES_PER_MB:g} MB, and one older one"),
+        ("operating", f"starts again in {restart}"),
+        ("operating", f"had not turned for {farm.HANG_AFTER_S:g} s"),
+        ("troubleshooting", f"`--drain-timeout`, {settings.drain_timeout_s:g} seconds"),
+        ("scaling", f"({fields['in_flight_max_mb'].default} MB by default)"),
+        ("performance", f"at most `in_flight_max_mb`, {fields['in_flight_max_mb'].default} by"),
+        ("web", f"lasts for {sessions.LIFETIME_S / 3_600:g} hours"),
+    ):
+        text = " ".join((ROOT / "docs" / f"{page}.md").read_text().split())
+        assert figure in text, (page, figure)
 
 
 def test_every_dependency_is_justified_and_pinned() -> None:
