@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from leekfanout import config, farm, lifecycle, logs, outcome, stats
+from leekfanout import config, diagnosis, farm, lifecycle, logs, outcome, stats
 from leekfanout.cli import COMMANDS, build_parser
 from leekfanout.exits import Cause
 from leekfanout.web import sessions
@@ -151,6 +151,15 @@ def test_operating_explains_every_state_condition_and_cause() -> None:
         assert f"| `{word.name}` |" in text
     for cause in Cause:
         assert f"| `{cause.value}` |" in text
+
+
+def test_the_words_of_the_status_are_those_of_the_pages() -> None:
+    operating = (ROOT / "docs" / "operating.md").read_text()
+    troubleshooting = (ROOT / "docs" / "troubleshooting.md").read_text()
+    for level, words in diagnosis._CONDITIONS.values():
+        assert f"({words})" in operating
+        if level is diagnosis.Level.BAD:
+            assert f"`{words}`" in troubleshooting
 
 
 def test_log_events_that_are_explained_are_written() -> None:
