@@ -349,6 +349,22 @@ def test_a_field_of_the_wrong_json_type_makes_the_event_bad(
     assert f"Its {field} is not " in reason({**event, field: value})
 
 
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (task("sent", name=5), "Its name is not a string."),
+        (task("revoked", expired=0), "Its expired is not true or false."),
+        (task("succeeded", runtime="1"), "Its runtime is not a number."),
+        (task("sent", retries="1"), "Its retries is not a whole number of 64 bits."),
+        (task("revoked", signum=[]), "Its signum is not a string or a whole number of 64 bits."),
+        (worker("online", loadavg=1), "Its loadavg is not a list of numbers."),
+        (worker("online", loadavg=["1"]), "Its loadavg is not a list of numbers."),
+    ],
+)
+def test_the_reason_says_what_a_field_should_be(event: dict[str, Any], why: str) -> None:
+    assert reason(event) == why
+
+
 @pytest.mark.parametrize("field", ["eta", "expires"])
 @pytest.mark.parametrize(
     "text", ["", "soon", "2025-13-01", "1760000060", "2025-10-09T08:54:20+00:00x"]

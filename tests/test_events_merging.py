@@ -254,6 +254,17 @@ def test_a_task_that_was_retried_ends_as_critical_or_recovered(outcome: str, sta
     assert document["events"] == [STATES[outcome], "RECEIVED"]
 
 
+@pytest.mark.parametrize(("outcome", "state"), [("failed", "CRITICAL"), ("succeeded", "RECOVERED")])
+def test_an_outcome_that_retries_have_renamed_is_as_terminal(outcome: str, state: str) -> None:
+    done = [task("received", retries=1), task(outcome, timestamp=LATER)]
+
+    document = document_of(*done, task("started", **FULL, timestamp=LATER + 1))
+
+    assert document["state"] == state
+    assert document["started_at"] == LATER_MS + 1000
+    assert document["pid"] == 7
+
+
 @pytest.mark.parametrize("outcome", ["rejected", "revoked", "started", "retried"])
 def test_other_states_are_the_same_with_retries(outcome: str) -> None:
     document = document_of(task("received", retries=1), task(outcome, timestamp=LATER))
