@@ -164,6 +164,7 @@ class ModelApi:
             "names one": self._names_one,
             "conflict": self._conflict,
             "nameless": self._nameless,
+            "stumbling": self._stumbling,
             "narrow": self._narrow,
             "overloaded": lambda _: Answer(503),
             "patient": lambda _: Answer(429, {"Retry-After": "20"}),
@@ -214,6 +215,12 @@ class ModelApi:
     def _nameless(self, documents: list[dict[str, Any]]) -> Answer:
         if any(d["id"].startswith("refused") for d in documents):
             return _json(409, "Conflict")
+        return self._good(documents)
+
+    def _stumbling(self, documents: list[dict[str, Any]]) -> Answer:
+        """Fail on what it refuses else, which might as well be an outage."""
+        if any(d["id"].startswith("refused") for d in documents):
+            return Answer(500)
         return self._good(documents)
 
     def _narrow(self, documents: list[dict[str, Any]]) -> Answer:

@@ -23,7 +23,13 @@ ARGUMENTS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
     "workers_publish": (
         3,
         st.tuples(
-            st.lists(st.lists(st.sampled_from(KINDS), max_size=9), min_size=1, max_size=4),
+            st.lists(
+                # Messages of one event, so that a batch has several, and lists that don't fit into one.
+                st.lists(st.sampled_from(KINDS), min_size=1, max_size=1)
+                | st.lists(st.sampled_from(KINDS), max_size=9),
+                min_size=1,
+                max_size=4,
+            ),
         ),
     ),
     "much_happens": (
