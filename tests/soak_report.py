@@ -61,8 +61,8 @@ def markdown(figures: Figures) -> str:
         "# Soak",
         "",
         f"{figures.seconds / 60:g} minutes of random faults on both brokers at once under a steady "
-        f"load (`make soak`, seed {figures.seed}, Python {platform.python_version()}). This page is "
-        "written by the tool.",
+        f"load (`make soak`, seed {figures.seed}, Python {platform.python_version()}). The tool "
+        "writes this.",
         "",
         "RabbitMQ's events are persistent messages in a quorum queue, and those that it confirmed "
         "count as sent. Redis' PUB/SUB keeps nothing: what nobody was subscribed to, or what was "
