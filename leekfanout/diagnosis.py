@@ -32,7 +32,7 @@ class Diagnosis:
     words: str
     """A few words: "delivering", "waiting for the API"."""
     error: str = ""
-    """What is wrong, in a sentence; empty if nothing is."""
+    """What is wrong, or worth knowing, in a sentence; empty if nothing is."""
     advice: str = ""
     error_age_s: float | None = None
     """How old the error is, if it has a time."""
@@ -62,6 +62,9 @@ def diagnose(status: Mapping[str, Any], now: float) -> Diagnosis:
     condition = Condition[status["condition"]]
     if condition is Condition.DELIVERING:
         return _delivering(status, now)
+    if condition is Condition.STANDING_BY:
+        who = f"{status['lease_holder']} delivers; this agent takes over when that one stops."
+        return Diagnosis(Level.GOOD, "standing by", who)
     level, words = _CONDITIONS[condition]
     if condition is Condition.CONNECTING and not status["last_error"]:
         level = Level.ATTENTION

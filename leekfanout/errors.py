@@ -62,6 +62,17 @@ class SourceRefusedError(SourceError):
     """
 
 
+class SourceStandbyError(SourceError):
+    """Another agent hears the subscription's events; this one takes over when that one stops.
+
+    ``holder``: that agent, as ``host:pid``.
+    """
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"{holder} holds the lease and hears the events; this agent stands by.")
+        self.holder = holder
+
+
 class BadEventError(LeekfanoutError):
     """One event, or one message of events, can't become a document; the message is the reason."""
 

@@ -7,9 +7,11 @@ may help; a broker or an API that is away is no reason, since the agent waits fo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 NO_AGENT = "The agent doesn't answer."
+
+_READY: Final = frozenset({"DELIVERING", "STANDING_BY"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,10 @@ def health_of(statuses: Sequence[Mapping[str, Any]] | None) -> Health:
 
 
 def readiness_of(statuses: Sequence[Mapping[str, Any]] | None) -> Health:
-    """Return whether each subscription that is to run is delivering."""
+    """Return whether each subscription that is to run is delivering, or ready to take over."""
     return _report(
         statuses,
-        lambda status: (
-            not status["wanted"] or (_is_up(status) and status["condition"] == "DELIVERING")
-        ),
+        lambda status: not status["wanted"] or (_is_up(status) and status["condition"] in _READY),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
-from leekfanout.errors import SourceError, SourceRefusedError
+from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError
 from leekfanout.sources import Source
 
 DELAY_MIN_S: Final = 0.5
@@ -103,7 +103,11 @@ class Link:
             return False
         if isinstance(result, SourceError):
             self.state = LinkState.DOWN
-            self.due = now + self._retries.failed(refused=isinstance(result, SourceRefusedError))
+            # A standby waits at the broker, while it connects, for its turn.
+            self.due = now
+            if not isinstance(result, SourceStandbyError):
+                refused = isinstance(result, SourceRefusedError)
+                self.due += self._retries.failed(refused=refused)
             raise result
         self.state = LinkState.UP
         self.connected_at = now

@@ -20,7 +20,7 @@ from leekfanout.config import BYTES_PER_MB, Settings, Subscription
 from leekfanout.custody import BrokerCustody, Custody, DiskCustody
 from leekfanout.deadletters import FILE_NAME as DEAD_LETTERS_FILE
 from leekfanout.deadletters import DeadLetters
-from leekfanout.errors import SourceError, SourceRefusedError, StoreError
+from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError, StoreError
 from leekfanout.events import EventTally
 from leekfanout.link import Link, LinkState
 from leekfanout.outbox import Outbox
@@ -388,7 +388,8 @@ class Pipeline:
 
     def _connection_lost(self, now: float, error: SourceError) -> None:
         self._report_down(error)
-        self._lost_at = now - error.silent_s
+        if not isinstance(error, SourceStandbyError):  # then another agent hears what we don't
+            self._lost_at = now - error.silent_s
         self._stats.set("connected_at", 0)
         self._depth_told = None
         self._stats.set("broker_backlog", -1)
@@ -399,6 +400,10 @@ class Pipeline:
         self._link.lost(now)
 
     def _report_down(self, error: SourceError) -> None:
+        if isinstance(error, SourceStandbyError):
+            self._report_standby(error.holder)
+            return
+        self._report.standing_by = False
         refused = isinstance(error, SourceRefusedError)
         advice = (
             "Correct the configuration or the permissions; the agent tries again by itself."
@@ -409,6 +414,13 @@ class Pipeline:
         self._report.refused = refused
         if (held_back := self._log_down.allow(str(error))) is not None:
             log.warning("broker.down", reason=error, held_back=held_back)
+
+    def _report_standby(self, holder: str) -> None:
+        if not self._report.standing_by or self._stats.read_text("lease_holder") != holder:
+            log.info("lease.standby", holder=holder)
+        self._stats.text("lease_holder", holder)
+        self._report.standing_by, self._report.refused = True, False
+        self._lost_at = None
 
     def _hand_back_or_resume(self, now: float) -> float:
         """Hand messages back while the API is away, and consume again when it is ready.
@@ -482,6 +494,7 @@ class Pipeline:
             self._drain_due = now + max(0.0, self._drain_timeout_s - GOODBYE_S)
             if self._link.state is LinkState.UP:
                 self._source.stop_consuming()
+                self._tick_due = now
         elif self._stop_requests > 1:
             self._drain_due = now
 
@@ -503,7 +516,7 @@ class Pipeline:
         try:
             self._settle(now)
             self._custody.leave(now)
-            if self._broker is not None and self._link.state is LinkState.UP:
+            if self._link.state is LinkState.UP:
                 self._source.close(wait_s=GOODBYE_S)
         except SourceError as error:
             log.warning("drain.acks_unsure", reason=error)
@@ -524,6 +537,8 @@ class Pipeline:
         if self._phase is not Phase.RUNNING:
             return Condition.DRAINING
         if self._link.state in {LinkState.DOWN, LinkState.CONNECTING}:
+            if self._report.standing_by:
+                return Condition.STANDING_BY
             return Condition.REFUSED if self._report.refused else Condition.CONNECTING
         if self._outbox.breaker_state is BreakerState.OPEN:
             return Condition.WAITING_FOR_API

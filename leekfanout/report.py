@@ -42,6 +42,8 @@ class Report:
         self._spool = spool
         self.refused = False
         """Whether the broker's last word was a refusal."""
+        self.standing_by = False
+        """Whether the broker's last word was that another agent holds the lease."""
         self._due = self._dead_letters_due = 0.0
         self._told = (0, 0, 0)
         """Messages taken, and messages and bytes in flight, as of the last time."""

@@ -41,6 +41,8 @@ class Condition(IntEnum):
     """The breaker is open: the API is away, overloaded or refuses the application."""
     DRAINING = 5
     STOPPED = 6
+    STANDING_BY = 7
+    """Redis: another agent hears the events, and this one takes over when that one stops."""
 
 
 COUNTERS: Final[tuple[str, ...]] = (
@@ -101,8 +103,8 @@ GAUGES: Final[tuple[str, ...]] = (
     "broker_backlog",  # messages that wait at the broker; -1: not known
 )
 
-TEXTS: Final[tuple[str, ...]] = ("last_error", "advice")
-"""``last_error`` in plain words, and what to do about it."""
+TEXTS: Final[tuple[str, ...]] = ("last_error", "advice", "lease_holder")
+"""``last_error`` in plain words, and what to do about it; the agent for which a standby waits."""
 
 TEXT_BYTES: Final = 512
 _SLOTS = {name: index for index, name in enumerate((*COUNTERS, *GAUGES))}

@@ -2,6 +2,7 @@
 
 import gc
 import signal
+from pathlib import Path
 from types import FrameType
 
 from leekfanout import allocator, logs
@@ -24,7 +25,7 @@ def run(subscription: Subscription, settings: Settings, stats: Stats, lifeline_f
     """
     allocator.map_large_blocks()
     wake = Wake()
-    source = make_source(subscription)
+    source = make_source(subscription, settings.state_dir / subscription.name)
     pipeline = Pipeline(
         subscription, settings, stats, source=source, wake=wake, lifeline_fd=lifeline_fd
     )
@@ -39,8 +40,11 @@ def run(subscription: Subscription, settings: Settings, stats: Stats, lifeline_f
     return 0
 
 
-def make_source(subscription: Subscription) -> Source:
-    """Return the source that reads the subscription's kind of broker."""
+def make_source(subscription: Subscription, folder: Path | None = None) -> Source:
+    """Return the source that reads the subscription's kind of broker.
+
+    ``folder`` is where the subscription keeps its state, if it is an agent's.
+    """
     if subscription.transport == "redis":
-        return RedisSource(subscription)
+        return RedisSource(subscription, folder)
     return AmqpSource(subscription)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -73,10 +74,12 @@ class _Logged:
         """Return its log lines, or only those of one event with these fields."""
         parsed = []
         for line in self.log.read_bytes().splitlines():
-            try:
-                parsed.append(orjson.loads(line))
-            except orjson.JSONDecodeError:  # a traceback of something that is no part of the agent
-                parsed.append({"event": line.decode("utf-8", "replace")})
+            if line.startswith(b"{"):
+                with suppress(orjson.JSONDecodeError):
+                    parsed.append(orjson.loads(line))
+                    continue
+            # A traceback, or a part of stacks that processes wrote at once: numbers, for one.
+            parsed.append({"event": line.decode("utf-8", "replace")})
         return [
             line
             for line in parsed

@@ -32,6 +32,7 @@ def status(
         "next_start_in_s": more.get("next_start_in_s", 0),
         "last_error": more.get("last_error", ""),
         "advice": more.get("advice", ""),
+        "lease_holder": more.get("lease_holder", ""),
         "gauges": gauges,
     }
 
@@ -51,6 +52,7 @@ def status(
         (status(condition="REFUSED", last_error="No."), Level.BAD, "refused by the broker"),
         (status(condition="WAITING_FOR_API"), Level.BAD, "waiting for the API"),
         (status(condition="DRAINING"), Level.ATTENTION, "draining"),
+        (status(condition="STANDING_BY"), Level.GOOD, "standing by"),
         (status(last_event_at=NOW - 59), Level.GOOD, "delivering"),
         (status(last_event_at=NOW - 60), Level.ATTENTION, "nothing heard for 1 min"),
         (status(last_event_at=0, connected_at=NOW - 59), Level.GOOD, "delivering"),
@@ -80,6 +82,11 @@ def test_silence_after_events_is_no_matter_of_names() -> None:
 
 def test_heartbeats_without_tasks_are_explained() -> None:
     assert "-E" in diagnose(status(last_task_event_at=0), NOW).advice
+
+
+def test_a_standby_tells_who_delivers() -> None:
+    given = status(condition="STANDING_BY", lease_holder="host-b:7", last_error="It was away.")
+    assert diagnose(given, NOW).error.startswith("host-b:7 delivers; ")
 
 
 def test_an_error_is_told_with_its_age_and_advice() -> None:

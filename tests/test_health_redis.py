@@ -34,9 +34,9 @@ def test_a_server_that_is_well_is_told_so(redis_url: str) -> None:
     assert redis_url.rpartition("/")[0] in check.words
 
 
-def test_nothing_stays_behind(redis_server: Redis, redis_url: str) -> None:
-    check_broker(subscription(redis_url))
-    with redis_server.client() as client:
+def test_nothing_stays_behind(own_redis: Redis) -> None:
+    check_broker(subscription(own_redis.url()))
+    with own_redis.client() as client:
         assert client.pubsub_numpat() == 0
         assert client.dbsize() == 0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.errors import SourceError, SourceRefusedError
+from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError
 from leekfanout.link import (
     DELAY_MAX_S,
     DELAY_MIN_S,
@@ -158,6 +158,15 @@ def test_a_refused_attempt_is_told_as_such(bench):
         with pytest.raises(SourceRefusedError):
             bench.link.connected(100.0)
     assert bench.link.due >= 100.0 + REFUSED_DELAY_MAX_S / 2
+
+
+def test_a_standby_goes_back_to_waiting_at_once_however_often_its_turn_doesnt_come(bench):
+    for _ in range(20):
+        bench.connect(SourceStandbyError("host-b:7"))
+        with pytest.raises(SourceStandbyError, match="host-b:7 holds the lease"):
+            bench.link.connected(100.0)
+        assert bench.link.state is LinkState.DOWN
+        assert bench.link.due == 100.0
 
 
 @pytest.mark.parametrize("error", [AttributeError("_sock"), ValueError("amqp://user:pw@host")])

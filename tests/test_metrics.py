@@ -127,6 +127,7 @@ def test_health_asks_for_processes_and_readiness_for_delivery():
     assert not health_of([status(), crashed]).ok
     assert readiness_of([status(), stopped]).ok
     assert not readiness_of([status(), waiting]).ok
+    assert readiness_of([status(condition="STANDING_BY")]).ok
     assert not health_of(None).ok
     assert readiness_of([waiting]).lines == (
         "shop-qa: not ok (RUNNING, waiting for api: The API is away.)",

@@ -129,10 +129,12 @@ def test_what_comes_on_the_old_channel_too_is_taken_once(redis_url, client, conn
     assert inbox.tags == [1, 2, 3]
 
 
-def test_nothing_is_stored_at_the_server_and_the_connection_has_a_name(own_redis, connect):
+def test_nothing_but_a_lease_is_stored_and_the_connection_has_a_name(own_redis, connect):
     connect(own_redis.url())
     with own_redis.client() as client:
-        assert client.dbsize() == 0
+        (lease,) = client.keys()
+        assert lease.startswith(b"leekfanout.lease.acme/shop/qa.")
+        assert 0 < client.pttl(lease) <= 10_000
         assert "leekfanout-shop-qa" in [each["name"] for each in client.client_list()]
 
 
@@ -140,7 +142,12 @@ def test_after_stop_consuming_what_was_sent_still_arrives_and_no_more(redis_url,
     source, inbox = connect(redis_url), CollectingInbox()
     publish(client, database(redis_url), *[b"before"] * 100)
     source.stop_consuming()
-    until(lambda: publish(client, database(redis_url), b"late") == 0, 10, "the end of consuming")
+
+    def nobody_listens() -> bool:
+        source.tick(time.monotonic())
+        return publish(client, database(redis_url), b"late") == 0
+
+    until(nobody_listens, 10, "the end of consuming")
     assert source.still_arriving
     until(lambda: source.receive(inbox, 1_000) or not source.still_arriving, 10, "the end")
     assert inbox.bodies.count(b"before") == 100

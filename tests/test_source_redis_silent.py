@@ -6,7 +6,7 @@ import time
 import pytest
 
 from leekfanout.errors import SourceError
-from leekfanout.sources import redis_silence
+from leekfanout.sources import redis_lease, redis_silence
 from leekfanout.sources.redis import PING_EVERY_S, RedisSource
 from leekfanout.sources.redis_silence import SilenceWatch, diagnose, explain
 from tests.inbox import CollectingInbox
@@ -19,6 +19,13 @@ from tests.waiting import until
 def proxy(redis_server):
     with TcpProxy(redis_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(autouse=True)
+def _lease_for_ever(monkeypatch):
+    """Let the lease outlast the clocks of these tests, which are none of Redis'."""
+    for constant in ("HELD_S", "RENEW_EVERY_S"):
+        monkeypatch.setattr(redis_lease, constant, 1_000_000.0)
 
 
 @pytest.fixture

@@ -49,11 +49,12 @@ class Source(Protocol):
         """Connect to the next broker address, and consume. Blocks for some seconds at most.
 
         Delivery tags begin at 1 again. Raises SourceRefusedError where the broker answers with a no
-        that only a person can change.
+        that only a person can change, SourceStandbyError where another agent hears the messages: then
+        the next call waits until that one stops, for some ten seconds at most.
         """
 
     def fileno(self) -> int:
-        """The socket to wait on for more messages."""
+        """The socket to wait on for more messages; -1 while none are to be read."""
 
     def receive(self, inbox: Inbox, limit: int) -> bool:
         """Give ``inbox`` what has arrived, without blocking, but no more than ``limit`` messages.
@@ -73,7 +74,7 @@ class Source(Protocol):
     def tick(self, now: float) -> float:
         """Do what is due at ``now`` (monotonic seconds): heartbeats, and whether any came.
 
-        Return when to call next."""
+        Return when to call next. To be called right after :meth:`stop_consuming`, too."""
 
     def stop_consuming(self) -> None:
         """Take no new messages, but keep the connection, so that acks still arrive."""

@@ -2,7 +2,8 @@
 
 redis-py connects and logs in; messages are then read from its socket directly, which costs a third
 less than through its ``PubSub``. Nothing is declared or bound: kombu's PUBLISH needs no binding, and
-what kombu would keep for one is never read (see ``redis_orphans``).
+what kombu would keep for one is never read (see ``redis_orphans``). Of several agents one subscribes
+(see ``redis_lease``).
 """
 
 import math
@@ -12,20 +13,26 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import hiredis
 import redis
 
-from leekfanout.addresses import parse_address
+from leekfanout import logs
+from leekfanout.addresses import Address, parse_address
 from leekfanout.config import Subscription
-from leekfanout.errors import BadEventError, SourceError
+from leekfanout.errors import BadEventError, SourceError, SourceStandbyError
 from leekfanout.redaction import redact_url
 from leekfanout.sources import Ack, Inbox
 from leekfanout.sources.redis_channels import Channels, channels, open_envelope
 from leekfanout.sources.redis_connection import in_plain_words, open_connection
+from leekfanout.sources.redis_holder import holder_in
+from leekfanout.sources.redis_lease import Lease
 from leekfanout.sources.redis_sentinel import MasterWatch, find_master
 from leekfanout.sources.redis_silence import SilenceWatch
+
+log = logs.get("redis")
 
 BUFFER_BYTES: Final = 32_768
 """hiredis moves what is left in its buffer with each reply, so a larger one costs more CPU."""
@@ -41,13 +48,16 @@ OVERRUN_BYTES: Final = 262_144
 DUPLICATES_REMEMBERED: Final = 1_000
 """As many as kombu remembers where workers publish to two channels (``sentinel_fanout_compat``)."""
 
+HAND_OVER_S: Final = 0.5
+"""So long events are still taken while another agent takes over: twice is better than not at all."""
+
 _UNSUBSCRIBED: Final = (b"punsubscribe", b"unsubscribe")
 _NOT_ENOUGH: Final = object()
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class RedisSource:
-    """One connection in subscriber mode; used by one thread at a time.
+    """One connection in subscriber mode, and one for the lease; used by one thread at a time.
 
     Failover addresses are tried in turn, beginning with the one that worked last; behind Sentinel
     the addresses are the sentinels', who are asked for the master each time.
@@ -56,8 +66,10 @@ class RedisSource:
     acks = False
     depth: int | None = None
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Subscription, folder: Path | None = None) -> None:
+        """``folder`` is the subscription's state folder; without, a restart loses the lease."""
         self._subscription = subscription
+        self._holder = holder_in(folder)
         self._addresses = tuple(parse_address(url) for url in subscription.broker)
         self._position = 0
         self._sentinel = self._addresses[0].scheme == "sentinel"
@@ -71,6 +83,10 @@ class RedisSource:
         self._reader = _new_reader()
         self._buffer = bytearray(BUFFER_BYTES)
         self._channels: Channels | None = None
+        self._lease: Lease | None = None
+        self._stands_by = False
+        self._no_lease_told: set[str] = set()
+        self._unsubscribe_due = math.inf
         self._watch: MasterWatch | None = None
         self._silence: SilenceWatch | None = None
         self._kind = b"pmessage"
@@ -83,12 +99,19 @@ class RedisSource:
         self._bytes_since_caught_up = 0
 
     def connect(self) -> None:
-        """Connect to the next address, and subscribe (see :class:`Source`)."""
+        """Connect to the next address, and subscribe if the lease is ours (see :class:`Source`)."""
         self.close()
         try:
             self._connect()
-        except (OSError, redis.RedisError, hiredis.HiredisError, SourceError) as error:
+        except SourceStandbyError:
             self.close()
+            self._stands_by = True  # at this address
+            raise
+        except (OSError, redis.RedisError, hiredis.HiredisError, SourceError) as error:
+            if self._lease is not None:
+                self._lease.give_up()
+            self.close()
+            self._stands_by = False
             shown = self.address
             self._position = (self._position + 1) % len(self._addresses)
             wanted = (
@@ -103,14 +126,26 @@ class RedisSource:
         if self._sentinel:
             address = find_master(self._subscription, self._addresses)
             self.address += f", master {address.place}"
-        self._connection = open_connection(self._subscription, address)
+        self._open_connection(address)
         if self._sentinel:
             self._check_role()
             self._watch = MasterWatch(self._subscription, self._addresses, address)
-        self._name_connection()
-        self._channels = channels(self._subscription, int(address.path))
-        self._seen = OrderedDict() if len(self._channels.names) > 1 else None
-        self._subscribe(self._channels)
+        wanted = channels(self._subscription, int(address.path))
+        connection, self._connection = self._connection, None
+        self._lease = Lease(
+            *(self._subscription, address, wanted),
+            holder=self._holder,
+            connection=connection,
+            told=self._no_lease_told,
+        )
+        self._lease.claim(patient=self._stands_by)
+        self._open_connection(address)  # in subscriber mode a connection takes no other commands
+        self._channels = wanted
+        self._seen = OrderedDict() if len(wanted.names) > 1 else None
+        self._subscribe(wanted)
+        if self._stands_by:
+            log.info("lease.taken", address=self.address)
+        self._stands_by = False
         urls = self._subscription.broker
         here = urls if self._sentinel else urls[self._position : self._position + 1]
         self._silence = SilenceWatch(replace(self._subscription, broker=here))
@@ -130,8 +165,9 @@ class RedisSource:
                 f"{self.address} is no longer the master; Sentinel hasn't named a new one yet."
             )
 
-    def _name_connection(self) -> None:
-        """Name the connection for whoever reads CLIENT LIST; one may live without."""
+    def _open_connection(self, address: Address) -> None:
+        """Connect, and name the connection for whoever reads CLIENT LIST; one may live without."""
+        self._connection = open_connection(self._subscription, address)
         default = f"leekfanout-{self._subscription.name}"
         with suppress(redis.ResponseError):
             self._ask(
@@ -162,17 +198,22 @@ class RedisSource:
         self._kind = b"pmessage" if wanted.command == "PSUBSCRIBE" else b"message"
         self._tag = 0
         self._ping_due = 0.0
+        self._unsubscribe_due = math.inf
         self._pings_unanswered = 0
         self._heard = True
         self._heard_at = time.monotonic()
         self._bytes_since_caught_up = 0
 
     def fileno(self) -> int:
-        """The connection's socket."""
+        """The connection's socket; -1 while the lease may have run out (see :class:`Source`)."""
+        if self._lapsed:
+            return -1
         return int(self._socket.fileno())
 
     def receive(self, inbox: Inbox, limit: int) -> bool:
         """Give ``inbox`` what has arrived (see :class:`Source`)."""
+        if self._lapsed:
+            return False
         gets = self._reader.gets
         message, kind = inbox.message, self._kind
         tag, last = self._tag, self._tag + limit
@@ -258,11 +299,15 @@ class RedisSource:
         """Do nothing: without acks nobody waits for them."""
 
     def tick(self, now: float) -> float:
-        """Send a PING when one is due; raise SourceError when two in a row are unanswered.
+        """Renew the lease and send a PING when it is time.
 
-        Anything that arrives counts as an answer, since a PONG comes after all that was sent before.
+        Raises SourceStandbyError when another agent has the lease, SourceError when two PINGs in a row
+        are unanswered. Anything that arrives counts as an answer, since a PONG comes after all that
+        was sent before.
         """
         due = self._watch.tick(now) if self._watch is not None else math.inf
+        if self._lease is not None:
+            due = min(due, self._lease.tick(now), self._hand_over(now, self._lease))
         if now >= self._ping_due:
             self._ping_due = now + self._ping_every_s
             if self._silence is not None:
@@ -296,7 +341,28 @@ class RedisSource:
             raise SourceError(f"{self.address} takes nothing more; the connection is given up.")
 
     def stop_consuming(self) -> None:
-        """Unsubscribe without waiting (see :attr:`Source.still_arriving`)."""
+        """Give the lease back; a later :meth:`tick` unsubscribes (see :class:`Source`)."""
+        if self._lease is None:
+            return
+        self._unsubscribe_due = time.monotonic() + HAND_OVER_S
+        self._lease.leave()
+        if self._lapsed:
+            self.still_arriving = False
+
+    def _hand_over(self, now: float, lease: Lease) -> float:
+        """Unsubscribe once whoever waited for the lease hears the events; return when to look again."""
+        if now < self._unsubscribe_due and lease.awaited:
+            return self._unsubscribe_due
+        if self._unsubscribe_due < math.inf:
+            self._unsubscribe_due = math.inf
+            self._unsubscribe()
+        return math.inf
+
+    @property
+    def _lapsed(self) -> bool:
+        return self._lease is not None and self._lease.lapsed
+
+    def _unsubscribe(self) -> None:
         verb = b"PUNSUBSCRIBE" if self._kind == b"pmessage" else b"UNSUBSCRIBE"
         with suppress(OSError):
             self._socket.send(b"*1\r\n$%d\r\n%s\r\n" % (len(verb), verb))
@@ -311,7 +377,10 @@ class RedisSource:
         """Do nothing: nothing waits at the broker."""
 
     def close(self, wait_s: float = 0.0) -> None:
-        """Close the connection (see :class:`Source`); there is no goodbye to wait for."""
+        """Close the connections; with ``wait_s``, once the lease is given back, if it is."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.close(wait_s)
         connection, self._connection, self._socket, self._watch = self._connection, None, None, None
         self.still_arriving = False
         if connection is not None:
