@@ -22,6 +22,8 @@ log = logs.get("custody")
 
 ACK_HELD_MAX_S: Final = 0.25
 """How long a delivered batch waits for one before it, so that a single ack serves for both."""
+ACK_HELD_AT_LIMIT_S: Final = 0.02
+"""The same while prefetch is used up: then nothing comes before the ack."""
 BARRIER_EVERY_S: Final = 1.0
 BARRIER_EVERY_BYTES: Final = 4_000_000
 """How often, and after how much, the broker is asked whether it has the acks."""
@@ -85,6 +87,7 @@ class BrokerCustody:
         self._in_flight_max_bytes = in_flight_max_bytes
         self.ledger = Ledger()
         self.connected = False
+        self._ack_held_s = ACK_HELD_MAX_S
         self._barrier_due = float("-inf")
         self._barrier_under_way = False
 
@@ -105,16 +108,14 @@ class BrokerCustody:
                 self._stats.add("events_delivered", batch.events)
         if self.connected:
             # Before anything else is decided: until it is acked, a message takes a place of prefetch.
-            self.ack(now, ACK_HELD_MAX_S)
+            self.ack(now, self._ack_held_s)
 
     def may_read(self, last_tag: int, open_bytes: int) -> bool:
+        at_limit = self.all_have_come(last_tag)
+        self._ack_held_s = ACK_HELD_AT_LIMIT_S if at_limit else ACK_HELD_MAX_S
         # Not those that are acked: they become free by an answer that has to be read.
         bytes_held = self.ledger.unacked_bytes + open_bytes * OPEN_BATCH_COST
-        return (
-            not self._outbox.is_full
-            and bytes_held < self._in_flight_max_bytes
-            and not self.all_have_come(last_tag)
-        )
+        return not at_limit and not self._outbox.is_full and bytes_held < self._in_flight_max_bytes
 
     def all_have_come(self, last_tag: int) -> bool:
         return self.ledger.outstanding(last_tag) >= self._prefetch_count
@@ -128,7 +129,7 @@ class BrokerCustody:
         if not self.connected:
             return float("inf")
         ledger.forget_old(now)
-        self.ack(now, ACK_HELD_MAX_S)
+        self.ack(now, self._ack_held_s)
         self._ack_parts(self._outbox.take_thinned())
         if ledger.unbarred_bytes and not self._barrier_under_way:
             if now >= self._barrier_due or ledger.unbarred_bytes >= BARRIER_EVERY_BYTES:
@@ -137,8 +138,8 @@ class BrokerCustody:
                 ledger.barrier_sent()
                 self._source.barrier(self._barrier_reached)
             else:
-                return min(self._barrier_due, ledger.held_until(ACK_HELD_MAX_S) or float("inf"))
-        return ledger.held_until(ACK_HELD_MAX_S) or float("inf")
+                return min(self._barrier_due, ledger.held_until(self._ack_held_s) or float("inf"))
+        return ledger.held_until(self._ack_held_s) or float("inf")
 
     def ack(self, now: float, held_for_s: float) -> None:
         """Send the acks that are due (see :meth:`Ledger.acks`)."""

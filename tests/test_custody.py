@@ -9,6 +9,7 @@ import pytest
 
 from leekfanout.batcher import Batch, ClosedBy, join_documents
 from leekfanout.custody import (
+    ACK_HELD_AT_LIMIT_S,
     ACK_HELD_MAX_S,
     BARRIER_EVERY_BYTES,
     BARRIER_EVERY_S,
@@ -132,6 +133,18 @@ def test_beyond_a_gap_the_loop_is_asked_to_come_back(broker):
     assert broker.source.acks == []
     broker.custody.turn(1.0 + ACK_HELD_MAX_S)
     assert broker.source.acks == [Ack(2, multiple=False)]
+
+
+def test_an_ack_beyond_a_gap_is_held_for_less_while_prefetch_is_used_up(broker):
+    broker.custody.take(batch(1, ["a"]))
+    broker.custody.take(batch(2, list("bcdefghij")))
+    broker.outbox.failed(take(broker.outbox), 100.0, breaks=False)
+    assert not broker.custody.may_read(10, 0)
+    broker.deliver(1.0)
+    assert broker.custody.turn(1.0) == 1.0 + ACK_HELD_AT_LIMIT_S
+    broker.custody.turn(1.0 + ACK_HELD_AT_LIMIT_S)
+    assert broker.source.acks == [Ack(tag, multiple=False) for tag in range(2, 11)]
+    assert broker.custody.may_read(10, 0)
 
 
 def test_prefetch_and_bytes_bound_what_is_read(broker):
