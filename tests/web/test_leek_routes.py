@@ -100,7 +100,8 @@ def test_a_page_whose_port_is_taken_harms_nobody(
     (tmp_path / "two").mkdir()
     entry = subscription(redis_url, api)
     with PageAgent(tmp_path / "one", [entry]) as first:
-        second = PageAgent(tmp_path / "two", [entry])
+        # Of the same exchange's events only one agent hears any, and the other stands by.
+        second = PageAgent(tmp_path / "two", [{**entry, "exchange": "other"}])
         second.port = first.port
         with second:  # its port answers: the first agent's page
             second.wait_until_connected()
