@@ -239,15 +239,18 @@ class DiskCustody:
             # How the events spread over the bodies isn't known; the first one counts them all.
             events = batch.events if index == 0 else 0
             try:
-                dropped = self._spool.append(body.content, events)
+                self._append(body, events)
             except StoreError as error:
                 self._stats.problem(str(error), "Make room in the state directory.")
                 self._drop(events, "disk", str(error))
             else:
                 self._all_loaded = False
                 self._stats.add("events_spooled", events)
-                if dropped:
-                    self._drop(dropped, "bound", "the spool is as large as it may be")
+
+    def _append(self, body: Body, events: int) -> None:
+        """Put a body into the spool; raises StoreError if the disk refuses."""
+        if dropped := self._spool.append(body.content, events):
+            self._drop(dropped, "bound", "the spool is as large as it may be")
 
     def _drop(self, events: int, by: str, reason: str) -> None:
         self._stats.add(f"events_dropped_by_{by}", events)
@@ -309,9 +312,7 @@ class DiskCustody:
         """Put what is left of a spooled batch in its place; else the whole stays, and comes twice."""
         try:
             for index, body in enumerate(bodies):
-                dropped = self._spool.append(body.content, entry.events if index == 0 else 0)
-                if dropped:
-                    self._drop(dropped, "bound", "the spool is as large as it may be")
+                self._append(body, entry.events if index == 0 else 0)
         except StoreError as error:
             self._stats.problem(str(error), "Make room in the state directory.")
         else:

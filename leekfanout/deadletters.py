@@ -147,11 +147,11 @@ class DeadLetters:
 
     def count(self) -> int:
         """How many letters there are, as of the last time that the file could be read."""
-        return self._count()[0]
+        return self.stock()[0]
 
     def size_bytes(self) -> int:
         """What the letters take on disk; the write-ahead log takes some megabytes more."""
-        return self._count()[1]
+        return self.stock()[1]
 
     def select(
         self, only: LetterFilter = EVERYTHING, *, after: int = 0, limit: int = PAGE_ROWS
@@ -263,8 +263,8 @@ class DeadLetters:
             self._counted = None
             return self._store.write(delete)
 
-    def _count(self) -> tuple[int, int]:
-        """Return the letters and their bytes; count again only if somebody has changed them."""
+    def stock(self) -> tuple[int, int]:
+        """Return :meth:`count` and :meth:`size_bytes`, counted again only if letters have changed."""
 
         def count(db: sqlite3.Connection) -> tuple[int, int, int]:
             (version,) = db.execute("PRAGMA data_version").fetchone()

@@ -111,8 +111,9 @@ class Report:
             stats.set("spool_bytes", self._spool.size_bytes)
 
     def _count_dead_letters(self) -> None:
-        self._stats.set("dead_letters", self._dead_letters.count())
-        self._stats.set("dead_letters_bytes", self._dead_letters.size_bytes())
+        letters, size_bytes = self._dead_letters.stock()
+        self._stats.set("dead_letters", letters)
+        self._stats.set("dead_letters_bytes", size_bytes)
 
     def bad_events(self, letters: Sequence[DeadLetter]) -> None:
         """Tell of events that were set aside."""

@@ -30,11 +30,15 @@ def fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., int]], None
     return lambda instead: monkeypatch.setattr(child, "fork", instead)
 
 
-def test_a_process_that_the_system_has_no_room_for_is_tried_again_and_says_why(
-    fork: Callable[[Callable[..., int]], None], tmp_path: Path
-) -> None:
+@pytest.fixture
+def process(tmp_path: Path) -> Process:
     around = Surroundings(Settings(state_dir=tmp_path), lambda *_: 0, -1, lambda: None)
-    process = Process(subscription_from({"name": "shop-prod"}), around)
+    return Process(subscription_from({"name": "shop-prod"}), around)
+
+
+def test_a_process_that_the_system_has_no_room_for_is_tried_again_and_says_why(
+    fork: Callable[[Callable[..., int]], None], process: Process
+) -> None:
     fork(full)
     process.start(100.0)
     assert (process.state, process.pid, process.starts) == (State.BACKOFF, 0, 0)
@@ -51,10 +55,8 @@ def test_a_process_that_the_system_has_no_room_for_is_tried_again_and_says_why(
 
 
 def test_a_stopped_process_is_not_tried_again(
-    fork: Callable[[Callable[..., int]], None], tmp_path: Path
+    fork: Callable[[Callable[..., int]], None], process: Process
 ) -> None:
-    around = Surroundings(Settings(state_dir=tmp_path), lambda *_: 0, -1, lambda: None)
-    process = Process(subscription_from({"name": "shop-prod"}), around)
     fork(full)
     process.start(100.0)
     process.stop(100.5)
