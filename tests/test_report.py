@@ -27,7 +27,7 @@ class Reporting:
             breaker_state=BreakerState.CLOSED,
             breaker_opened_at=None,
         )
-        letters = SimpleNamespace(changed=False, count=lambda: 0, size_bytes=lambda: 0)
+        letters = SimpleNamespace(changed=False, stock=lambda: (0, 0))
         parts: Any = (self.stats, self.batcher, self.outbox, letters, None)
         self.report = Report(*parts)
 
