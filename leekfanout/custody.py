@@ -115,7 +115,10 @@ class BrokerCustody:
         self._ack_held_s = ACK_HELD_AT_LIMIT_S if at_limit else ACK_HELD_MAX_S
         # Not those that are acked: they become free by an answer that has to be read.
         bytes_held = self.ledger.unacked_bytes + open_bytes * OPEN_BATCH_COST
-        return not at_limit and not self._outbox.is_full and bytes_held < self._in_flight_max_bytes
+        if at_limit or bytes_held >= self._in_flight_max_bytes:
+            return False
+        # A message that is recognised takes no place, and unread it would hide what comes after it.
+        return self.ledger.remembers or not self._outbox.is_full
 
     def all_have_come(self, last_tag: int) -> bool:
         return self.ledger.outstanding(last_tag) >= self._prefetch_count

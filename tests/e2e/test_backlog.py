@@ -34,7 +34,10 @@ def test_what_waits_at_rabbitmq_is_told_and_forgotten_with_the_connection(
             )
 
         agent.wait_until_connected()
-        publish_amqp(amqp_url, Load(seed=81).messages(PREFETCH + 500))
+        # Two batches wait when the connection breaks: with one sender, the outbox is full.
+        publish_amqp(amqp_url, Load(seed=80).messages(10))
+        until(lambda: agent.stats.get("posts"), 30, "the first batch to be posted")
+        publish_amqp(amqp_url, Load(seed=81).messages(PREFETCH + 490))
         wait_for_backlog(500)
         publish_amqp(amqp_url, Load(seed=82).messages(100))
         wait_for_backlog(600)
