@@ -1,6 +1,7 @@
 """A run full of faults, every output of which is searched for the secrets that it was given."""
 
 import json
+import resource
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -249,6 +250,8 @@ def test_no_output_of_a_run_full_of_faults_holds_a_secret(faulty: FaultyRun) -> 
     for pid in (agent.process.pid, *(child.pid for child in children)):
         for name in ("cmdline", "environ", "comm"):
             found[f"/proc/{pid}/{name}"] = text_of(Path(f"/proc/{pid}/{name}"))
+        # A core file would hold all of them.
+        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
     entries = json.loads(faulty.file.read_text())
     entries[0]["broker"] = f"amqp://leek:{PASSWORD}@:port//"
     faulty.file.write_text(json.dumps(entries))

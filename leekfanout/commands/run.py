@@ -3,6 +3,7 @@
 import argparse
 import gc
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     metrics = metrics_options.load(args, os.environ)
     subscriptions = _first_subscriptions(args, with_page=page is not None)
     os.umask(0o077)  # what the agent writes may quote events, which are nobody else's business
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys and passwords
     socket_path = control_client.socket_path(args, os.environ)
     load, watch = _loader(args), _watch(args)
     sides: dict[str, Work] = {}
