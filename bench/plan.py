@@ -89,6 +89,14 @@ def _amqp(quick: bool) -> Part:
         _case("plain lists", measures.plain_amqp, **lists, prefetch_count=1_000),
         _case("agent lists", measures.agent_amqp, **lists, prefetch_count=1_000),
         _case("agent pool 10", measures.agent_amqp, **pool),
+        _case(
+            "source pool 10, 200 ms",
+            measures.source_amqp,
+            shape="single",
+            events=60_000,
+            prefetch_count=10_000,
+            ack_after_s=0.2,
+        ),
         _case("agent pool 10, 200 ms", measures.agent_amqp, **pool, delay_s=0.2),
         _case(
             "source pool 1, 200 ms",

@@ -2,8 +2,10 @@
 
 import gc
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from leekfanout import allocator, logs
 from leekfanout.config import Settings, Subscription
@@ -15,6 +17,10 @@ from leekfanout.stats import Stats
 
 log = logs.get("subscription")
 
+SWITCH_INTERVAL_S: Final = 0.001
+"""A sender wakes up several times for a POST, and each time it waits so long for the main thread while
+much arrives. With CPython's 5 ms that was 5 % of the rate with an API that takes 200 ms."""
+
 
 def run(subscription: Subscription, settings: Settings, stats: Stats, lifeline_fd: int) -> int:
     """Deliver the subscription's events until SIGTERM or SIGINT; return the process's exit code.
@@ -24,6 +30,7 @@ def run(subscription: Subscription, settings: Settings, stats: Stats, lifeline_f
     drains. Runs on the main thread of a process of its own, and starts threads.
     """
     allocator.map_large_blocks()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     wake = Wake()
     source = make_source(subscription, settings.state_dir / subscription.name)
     pipeline = Pipeline(
