@@ -1,23 +1,23 @@
-"""Put the results of a run into docs/performance.md: its tables, its plots, and the results themselves.
+"""Put the results of a run into docs/performance.md, with its plots, and into the README.
 
     python -m bench.publish [RESULTS.json]
 
-Without a file, the newest results are taken. In the page, what stands between
-``<!-- figures: NAME -->`` and ``<!-- end -->`` is replaced; NAME is a part's, ``targets``, ``machine``
-or ``stub note``.
+Without a file, the newest results are taken. In both pages, what stands between
+``<!-- figures: NAME -->`` and ``<!-- end -->`` is replaced; NAME is a part's, ``targets``, ``machine``,
+``stub note`` or ``used today``.
 """
 
 import argparse
 import re
 from pathlib import Path
 
-from bench import plots, tables
+from bench import plots, tables, used_today
 from bench.plan import plan
 from bench.results import FOLDER, Results, load
 from bench.verdict import stub_note, verdict
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "performance.md"
+PAGES = (DOCS / "performance.md", DOCS.parent / "README.md")
 REFERENCE = DOCS / "benchmark.json"
 IMAGES = DOCS / "images"
 _FIGURES = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -34,6 +34,7 @@ def filled(page: str, results: Results) -> str:
     texts["targets"] = tables.of_verdict(verdict(results)).markdown()
     texts["machine"] = _machine(results)
     texts["stub note"] = stub_note(results)
+    texts["used today"] = used_today.table(results).markdown()
     return _FIGURES.sub(lambda found: f"{found[1]}{texts[found[2]]}\n{found[3]}", page)
 
 
@@ -53,8 +54,9 @@ def main() -> None:
     results = load(path)
     results.save(REFERENCE)
     plots.draw(results, IMAGES)
-    PAGE.write_text(filled(PAGE.read_text(), results))
-    print(f"{path} is in {PAGE.relative_to(DOCS.parent)} now.")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), results))
+        print(f"{path} is in {page.relative_to(DOCS.parent)} now.")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import pytest
 import requests
 from amqp.basic_message import Message as AmqpMessage
 
+from bench import used_today
 from bench.agent import steady_rate
 from bench.amqp_load import frames
 from bench.api_stub import ApiStub
 from bench.load import LIST_EVENTS, SHAPES, Message, messages
+from bench.plan import compare
 from bench.results import Found, Results
 from bench.verdict import verdict
 
@@ -103,6 +105,17 @@ def test_a_target_is_judged_against_what_was_measured_in_the_same_run() -> None:
     assert (cpu.measured, cpu.met) == ("0.80 times (16.0 to 20.0 µs)", True)
     assert (rate.measured, rate.met) == ("0.97 times (29,000 to 30,000/s)", False)
     assert {line.met for line in others} == {None}
+
+
+def test_the_readme_shows_what_a_run_has_measured_beside_what_is_known() -> None:
+    rounds = [{"cpu_us": 12.25, "rate": 39_182.4}]
+    results = Results({}, [Found("compare", "agent, single", {}, rounds)])
+    rows = used_today.table(results).rows
+    assert rows[0] == ("CPU per event, RabbitMQ, one per message", "74 µs", "12.2 µs")
+    assert rows[3] == ("Events per second, RabbitMQ, one per message", "11,800", "39,182")
+    assert {row[2] for row in (*rows[1:3], *rows[4:])} == {"not measured"}
+    cases = {case.name for case in compare(quick=False).cases}
+    assert {line.case for line in used_today.MEASURED} <= cases
 
 
 def test_a_case_is_told_by_the_median_of_its_rounds() -> None:
