@@ -141,8 +141,3 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise BenchError(f"Process {pid} has ended.")
-
-
-def own_memory_mb(pid: int) -> float:
-    """Return the memory of a process that it shares with no other (USS), in MB."""
-    return float(psutil.Process(pid).memory_full_info().uss) / 1e6

@@ -2,13 +2,16 @@
 
 import itertools
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
+
+import psutil
 
 from bench import amqp_load
 from bench.agent import Figures
 from bench.api_stub import STALLED
-from bench.fleet import Fleet, over, own_memory_mb, resident_mb
+from bench.fleet import Fleet, over, resident_mb
 from bench.forked import Answer, answer_of
 from bench.rig import Rig
 
@@ -62,8 +65,8 @@ def idle_subscriptions(rig: Rig, count: int, seconds: float) -> Figures:
     return figures
 
 
-def start_of_many(rig: Rig, count: int) -> Figures:
-    """Start an agent with ``count`` subscriptions, and see when all run, and when all consume."""
+def start_of_many(rig: Rig, count: int, seconds: float) -> Figures:
+    """Start an agent with ``count`` subscriptions: when all run and consume, and what each takes."""
     wanted = [
         entry(rig.rabbitmq.url(), rig, number, queue=f"leek.fanout.{number}")
         for number in range(count)
@@ -75,10 +78,20 @@ def start_of_many(rig: Rig, count: int) -> Figures:
         figures = {
             "started_s": max(status["started_at"] for status in statuses) - fleet.begun_at,
             "connected_s": max(s["gauges"]["connected_at"] for s in statuses) - fleet.begun_at,
-            "own_memory_mb": max(own_memory_mb(status["pid"]) for status in statuses),
         }
+        figures |= _of_each(fleet.children()) | _cost_of(fleet, seconds)
     delete_queues(rig, count)
     return figures
+
+
+def _of_each(children: Sequence[psutil.Process]) -> Figures:
+    """Return the most that any of the processes has."""
+    return {
+        "own_memory_mb": max(child.memory_full_info().uss for child in children) / 1e6,
+        "rss_mb": max(child.memory_info().rss for child in children) / 1e6,
+        "threads": max(child.num_threads() for child in children),
+        "descriptors": max(child.num_fds() for child in children),
+    }
 
 
 def stalled_api_memory(

@@ -23,6 +23,7 @@ SHARE_OF_REDIS = 0.8
 LARGE_EVENTS = 600
 WIDE = {"prefetch_count": 10_000, "batch_max_number_of_messages": 1_000}
 SPREAD = {**WIDE, "concurrency_pool_size": 10}
+MANY = 100
 STALLED = {
     "prefetch_count": 10_000,
     "batch_max_number_of_messages": 10_000,
@@ -258,7 +259,7 @@ def _subscriptions(quick: bool) -> Part:
 
 
 def _start() -> Part:
-    cases = (_case("100", fleet_measures.start_of_many, count=100),)
+    cases = (_case("100 subscriptions", fleet_measures.start_of_many, count=MANY, seconds=10.0),)
     return Part("start", "The start of an agent with many subscriptions", cases)
 
 

@@ -1,10 +1,9 @@
-"""Put the results of a run into docs/performance.md, with its plots, and into the README.
+"""Put the results of a run into the README and the pages of docs/, with the plots.
 
     python -m bench.publish [RESULTS.json]
 
-Without a file, the newest results are taken. In both pages, what stands between
-``<!-- figures: NAME -->`` and ``<!-- end -->`` is replaced; NAME is a part's, ``targets``, ``machine``,
-``stub note`` or ``used today``.
+Without a file, the newest results are taken. What stands between ``<!-- figures: NAME -->`` and
+``<!-- end -->`` is replaced; NAME is a part's, or one of those that :func:`filled` adds.
 """
 
 import argparse
@@ -17,7 +16,9 @@ from bench.results import FOLDER, Results, load
 from bench.verdict import stub_note, verdict
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = (DOCS / "performance.md", DOCS.parent / "README.md")
+PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+COMPUTED_FOR = 1_000
+"""Subscriptions that nobody has measured so many of."""
 REFERENCE = DOCS / "benchmark.json"
 IMAGES = DOCS / "images"
 _FIGURES = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -35,6 +36,7 @@ def filled(page: str, results: Results) -> str:
     texts["machine"] = _machine(results)
     texts["stub note"] = stub_note(results)
     texts["used today"] = used_today.table(results).markdown()
+    texts["computed"] = _computed(results)
     return _FIGURES.sub(lambda found: f"{found[1]}{texts[found[2]]}\n{found[3]}", page)
 
 
@@ -47,6 +49,20 @@ def _machine(results: Results) -> str:
     )
 
 
+def _computed(results: Results) -> str:
+    names = ("own_memory_mb", "cores_per_subscription", "threads", "descriptors")
+    each = [results.figure("start", "100 subscriptions", name) for name in names]
+    if None in each:
+        return "Not measured in this run."
+    own_memory_mb, cores, threads, descriptors = (
+        figure * COMPUTED_FOR for figure in each if figure is not None
+    )
+    return (
+        f"Computed from that, for {COMPUTED_FOR:,} idle subscriptions: {own_memory_mb / 1e3:.0f} GB of "
+        f"memory, {cores:.0%} of a core, {threads:,.0f} threads, {descriptors:,.0f} descriptors."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", metavar="RESULTS.json")
@@ -55,8 +71,10 @@ def main() -> None:
     results.save(REFERENCE)
     plots.draw(results, IMAGES)
     for page in PAGES:
-        page.write_text(filled(page.read_text(), results))
-        print(f"{path} is in {page.relative_to(DOCS.parent)} now.")
+        before = page.read_text()
+        if (after := filled(before, results)) != before:
+            page.write_text(after)
+            print(f"{path} is in {page.relative_to(DOCS.parent)} now.")
 
 
 if __name__ == "__main__":

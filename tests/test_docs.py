@@ -6,10 +6,12 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from packaging.requirements import Requirement
 
 from leekfanout import config, diagnosis, farm, lifecycle, logs, outcome, stats
 from leekfanout.cli import COMMANDS, build_parser
@@ -226,3 +228,48 @@ def test_every_dependency_is_justified_and_pinned() -> None:
     for name in names:
         assert re.search(rf"^\|[^|]*\b{name}\b", text, re.MULTILINE), name
         assert f"\n{name}==" in pinned, name
+
+
+def installed_with(extras: tuple[str, ...]) -> set[str]:
+    """Return all distributions that installing leekfanout with ``extras`` brings, as written here."""
+    found, waiting = set[str](), [Requirement(f"leekfanout[{','.join(extras)}]")]
+    while waiting:
+        requirement = waiting.pop()
+        for text in requires(requirement.name) or ():
+            needed = Requirement(text)
+            wanted = [{"extra": extra} for extra in requirement.extras or ("",)]
+            if needed.marker is None or any(needed.marker.evaluate(each) for each in wanted):
+                name = needed.name.lower().replace("_", "-")
+                if name not in found:
+                    found.add(name)
+                    waiting.append(needed)
+    return found
+
+
+def licences_of(distribution: str) -> set[str]:
+    about = metadata(distribution)
+    classifiers = (each for each in about.get_all("Classifier", ()) if each.startswith("License"))
+    stated = about["License-Expression"] or about["License"] or " ".join(classifiers)
+    return set(re.findall(r"[A-Z][\w.]*(?:-[\w.]+)*", stated)) - {
+        *("AND", "OR", "License", "OSI", "Approved"),
+    }
+
+
+def test_every_package_that_is_installed_is_named_with_its_licence() -> None:
+    text = (ROOT / "docs" / "dependencies.md").read_text().replace("_", "-")
+    rows = re.findall(r"^\| ([a-z][^|]*) \|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    licences = {name: cell for names, cell in rows for name in names.split(", ")}
+    (others, allowed) = re.findall(
+        r"With them come: (.*?)\. All of these (.*?)\n\n", text, re.DOTALL
+    )[0]
+    others = re.sub(r"\(.*?\)", "", others.lower())
+    licences |= dict.fromkeys(re.findall(r"[\w-]+", others), allowed)
+    names = installed_with(("web", "metrics"))
+    assert len(names) > 15
+    pinned = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+    for name in names:
+        assert name in licences, name
+        # Other versions may have another licence, or say it in other words.
+        stated = licences_of(name) if f"\n{name}=={version(name)}" in pinned else ()
+        for licence in stated:
+            assert licence in licences.get(name, ""), (name, licence)
