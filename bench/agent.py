@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.forked import Answer, BenchError, Forked, Usage
-from leekfanout import logs, subscription
-from leekfanout.config import Settings, Subscription
-from leekfanout.stats import Stats
+from leekfanout import logs
+from leekfanout.configuration.config import Settings, Subscription
+from leekfanout.delivery import subscription
+from leekfanout.status.stats import Stats
 
 LOOK_EVERY_S = 0.005
 START_TIMEOUT_S = 20.0

@@ -18,8 +18,9 @@ from typing import Any
 
 import orjson
 
-from leekfanout import allocator, reprs
-from leekfanout.events import Documents, EventTally, decode
+from leekfanout.delivery import allocator
+from leekfanout.documents import reprs
+from leekfanout.documents.events import Documents, EventTally, decode
 
 EVENTS = Path(__file__).parent / "data" / "celery_events.jsonl.gz"
 BATCH_EVENTS = 1_000

@@ -15,7 +15,7 @@ from typing import Any, Self
 import psutil
 
 from bench.forked import BenchError, cpu_seconds
-from leekfanout.control_client import Client, NoAgentError
+from leekfanout.control.control_client import Client, NoAgentError
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0

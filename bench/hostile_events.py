@@ -9,8 +9,8 @@ import argparse
 import json
 import time
 
+from leekfanout.documents.events import Documents, EventTally, decode
 from leekfanout.errors import BadEventError
-from leekfanout.events import Documents, EventTally, decode
 from tests.event_factory import task
 from tests.hostile_texts import HOSTILE_TEXTS
 

@@ -13,7 +13,7 @@ from bench import amqp_load, api_stub, documents, plain, redis_load, simple_agen
 from bench.agent import Figures, delivery, subscribe
 from bench.forked import Answer, BenchError, answer_of
 from bench.rig import Rig
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 
 WINDOW_S = 1.0
 """For what is left at the end of a queue; under load other bounds close a batch long before."""

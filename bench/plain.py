@@ -17,9 +17,9 @@ import redis
 from bench.agent import Figures
 from bench.amqp_load import QUEUE
 from bench.forked import BenchError
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
+from leekfanout.delivery.subscription import make_source
 from leekfanout.sources import Ack
-from leekfanout.subscription import make_source
 
 ACK_EVERY = 1_000
 READ_MAX_MESSAGES = 500

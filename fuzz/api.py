@@ -2,10 +2,10 @@
 
 from typing import Any, cast
 
-from leekfanout.agent_api import AgentApi
-from leekfanout.farm import Difference, Farm
-from leekfanout.rpc import Rpc
-from leekfanout.supervisor_api import Mood, SupervisorApi
+from leekfanout.control.agent_api import AgentApi
+from leekfanout.control.rpc import Rpc
+from leekfanout.control.supervisor_api import Mood, SupervisorApi
+from leekfanout.supervision.farm import Difference, Farm
 
 
 class EmptyFarm:

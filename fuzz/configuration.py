@@ -1,7 +1,7 @@
 """A text to subscriptions: valid ones that the agent can begin with, or a ConfigError in lines."""
 
-from leekfanout import config
-from leekfanout.config import Subscription
+from leekfanout.configuration import config
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import ConfigError
 from leekfanout.redaction import Mask, secrets_of
 from leekfanout.sources.amqp import AmqpSource

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuzz.api import methods
 from fuzz.http_answers import check_answers
-from leekfanout.control import ControlServer
+from leekfanout.control.control_server import ControlServer
 
 SELECTOR = selectors.DefaultSelector()
 FOLDER = tempfile.TemporaryDirectory(prefix="leekfanout-fuzz-")

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from leekfanout.documents.events import Documents, EventTally, decode
 from leekfanout.errors import BadEventError
-from leekfanout.events import Documents, EventTally, decode
 
 UPDATED_AT_MS = 1_760_000_000_000
 

@@ -1,8 +1,8 @@
 """What comes on a Redis channel to a message's body: kombu's envelope, or a BadEventError."""
 
 from fuzz.decoder import check_reason
+from leekfanout.documents.events import decode
 from leekfanout.errors import BadEventError
-from leekfanout.events import decode
 from leekfanout.sources.redis_channels import open_envelope
 
 

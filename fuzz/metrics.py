@@ -4,9 +4,9 @@ from typing import Any, cast
 
 from fuzz.http_answers import check_answers
 from fuzz.threaded import answers
-from leekfanout.control_client import Client
+from leekfanout.control.control_client import Client
 from leekfanout.errors import LeekfanoutError
-from leekfanout.metrics_server import MetricsServer
+from leekfanout.metrics.metrics_server import MetricsServer
 
 
 class Silent:

@@ -9,7 +9,7 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from fuzz.http_answers import check_answers
-from leekfanout.config import Settings
+from leekfanout.configuration.config import Settings
 from leekfanout.web.agent import Agent
 from leekfanout.web.app import build
 from leekfanout.web.guard import Door

@@ -3,7 +3,7 @@
 import xmlrpc.client
 
 from fuzz.api import methods
-from leekfanout.rpc import BadRequestError
+from leekfanout.control.rpc import BadRequestError
 
 TURNS_MAX = 10
 """Nothing waits for an agent that has nothing to do."""

@@ -7,7 +7,7 @@ key, and a JSON object with more of the subscription.
 import json
 from typing import Any
 
-from leekfanout import config
+from leekfanout.configuration import config
 from leekfanout.errors import ConfigError
 from leekfanout.redaction import Mask, redact_entry, secrets_of, secrets_of_url
 

@@ -2,7 +2,7 @@
 
 from fuzz.http_answers import check_answers
 from fuzz.threaded import answers
-from leekfanout.sink import Sink
+from leekfanout.sink.leek_api import Sink
 
 SINK = Sink()
 SINK.start()

@@ -2,7 +2,7 @@
 
 import socket
 
-from leekfanout.http_server import BoundedHTTPServer
+from leekfanout.metrics.http_server import BoundedHTTPServer
 
 SPACE_BYTES = 4_000_000
 """All answers to an input fit into it, since nobody reads while the handler writes."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from leekfanout.config import Subscription
+    from leekfanout.configuration.config import Subscription
 
 MASK: Final = "***"
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import orjson
 import psutil
 
-from leekfanout.control_client import Client
+from leekfanout.control.control_client import Client
 from tests.api_double import ApiDouble
 from tests.processes import ChildProcess
 from tests.waiting import until
@@ -284,10 +284,10 @@ class Alone(_Logged):
         constants: Mapping[str, float] | None = None,
         **settings: Any,
     ) -> None:
-        """``settings`` are fields of :class:`leekfanout.config.Settings`.
+        """``settings`` are fields of :class:`leekfanout.configuration.config.Settings`.
 
         ``constants`` of leekfanout have these values in that process, for tests that can't wait as
-        long as people can: ``{"pipeline.HAND_BACK_AFTER_S": 1.0}``.
+        long as people can: ``{"delivery.pipeline.HAND_BACK_AFTER_S": 1.0}``.
         """
         super().__init__(folder, "alone")
         self._constants = constants or {}

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import orjson
 
-from leekfanout import config, logs, subscription
-from leekfanout.config import Settings
-from leekfanout.stats import TEXTS, Stats
+from leekfanout import logs
+from leekfanout.configuration import config
+from leekfanout.configuration.config import Settings
+from leekfanout.delivery import subscription
+from leekfanout.status.stats import TEXTS, Stats
 
 EVERY_S = 0.05
 

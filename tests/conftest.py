@@ -7,7 +7,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from leekfanout.event_shapes import known_shapes
+from leekfanout.documents.event_shapes import known_shapes
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ, Redis, SentinelSetup
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from leekfanout.deadletters import DeadLetter
+from leekfanout.delivery.outcome import Answer
 from leekfanout.errors import SourceError, StoreError
-from leekfanout.outcome import Answer
 from leekfanout.sources import Ack, Inbox
+from leekfanout.stores.deadletters import DeadLetter
 
 JSON = "application/json"
 STATES = {"task-sent": "QUEUED", "task-started": "STARTED", "task-succeeded": "SUCCEEDED"}

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from leekfanout.events import Documents, EventTally, decode
+from leekfanout.documents.events import Documents, EventTally, decode
 
 SECONDS = 1_760_000_000.25
 MILLISECONDS = 1_760_000_000_250

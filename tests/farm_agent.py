@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from leekfanout import farm, logs
-from leekfanout.config import Settings, Subscription
+from leekfanout import logs
+from leekfanout.configuration.config import Settings, Subscription
 from leekfanout.errors import ConfigError
-from leekfanout.stats import Condition, Stats
-from leekfanout.supervisor import Supervisor
+from leekfanout.status.stats import Condition, Stats
+from leekfanout.supervision import farm
+from leekfanout.supervision.supervisor import Supervisor
 
 PR_SET_CHILD_SUBREAPER = 36
 SECRET = "not-for-the-log"

@@ -11,8 +11,8 @@ from typing import Any, Self
 import orjson
 import psutil
 
-from leekfanout.control_client import Client, NoAgentError
-from leekfanout.lifecycle import State
+from leekfanout.control.control_client import Client, NoAgentError
+from leekfanout.supervision.lifecycle import State
 from tests.processes import ChildProcess, descendants
 from tests.waiting import until
 

@@ -5,7 +5,8 @@
 
 import sys
 
-from leekfanout import cli, farm
+from leekfanout import cli
+from leekfanout.supervision import farm
 
 if __name__ == "__main__":
     setattr(farm, "HANG_AFTER_S", float(sys.argv[1]))  # noqa: B010  # it is Final

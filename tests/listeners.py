@@ -13,13 +13,13 @@ from typing import Final
 
 import pytest
 
-from leekfanout import control
-from leekfanout.control import ControlServer
+from leekfanout.control import control_server
+from leekfanout.control.control_server import ControlServer
+from leekfanout.control.rpc import Rpc
 from leekfanout.errors import LeekfanoutError
-from leekfanout.metrics_server import MetricsServer
-from leekfanout.rpc import Rpc
-from leekfanout.sink import Sink
-from leekfanout.sink_http import ENDPOINT, Server
+from leekfanout.metrics.metrics_server import MetricsServer
+from leekfanout.sink.leek_api import Sink
+from leekfanout.sink.sink_http import ENDPOINT, Server
 from leekfanout.web import guard, serve
 from tests.web.served import Served, made_up_agent
 
@@ -58,10 +58,10 @@ class Listener:
 def control_socket(bounds: Bounds, patch: pytest.MonkeyPatch) -> Iterator[Listener]:
     """The control socket, served as the supervisor does it."""
     if bounds.patience_s is not None:
-        patch.setattr(control, "REQUEST_S", bounds.patience_s)
-        patch.setattr(control, "RESPONSE_S", bounds.patience_s)
+        patch.setattr(control_server, "REQUEST_S", bounds.patience_s)
+        patch.setattr(control_server, "RESPONSE_S", bounds.patience_s)
     if bounds.connections_max is not None:
-        patch.setattr(control, "CONNECTIONS_MAX", bounds.connections_max)
+        patch.setattr(control_server, "CONNECTIONS_MAX", bounds.connections_max)
     stopping = threading.Event()
     with tempfile.TemporaryDirectory() as folder, selectors.DefaultSelector() as selector:
         path = Path(folder, "control.sock")
@@ -82,7 +82,7 @@ def control_socket(bounds: Bounds, patch: pytest.MonkeyPatch) -> Iterator[Listen
         thread = threading.Thread(target=turn)
         thread.start()
         try:
-            yield Listener(connect, control.PATH, lambda: len(server._connections))
+            yield Listener(connect, control_server.PATH, lambda: len(server._connections))
         finally:
             stopping.set()
             thread.join(10)

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.sources.redis import RedisSource
 from tests.inbox import CollectingInbox
 from tests.load import Message

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from leekfanout.batcher import Batch, Body, ClosedBy, join_documents
-from leekfanout.config import Subscription
-from leekfanout.deadletters import DeadLetter
-from leekfanout.errors import StoreError
-from leekfanout.outbox import Outbox, Parcel, Signal
-from leekfanout.outcome import (
+from leekfanout.configuration.config import Subscription
+from leekfanout.delivery.batcher import Batch, Body, ClosedBy, join_documents
+from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outcome import (
     Answer,
     Breaker,
 )
-from leekfanout.sender import Complaints, Sender
-from leekfanout.stats import Stats
+from leekfanout.delivery.sender import Complaints, Sender
+from leekfanout.errors import StoreError
+from leekfanout.status.stats import Stats
+from leekfanout.stores.deadletters import DeadLetter
 
 SUBSCRIPTION = Subscription(
     org_name="acme",

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from leekfanout.control_client import NoAgentError
+from leekfanout.control.control_client import NoAgentError
 from tests import accounting
 from tests.accounting import of_messages
 from tests.agent import Agent, subscription

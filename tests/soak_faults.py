@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from leekfanout.control_client import NoAgentError, RefusedError
+from leekfanout.control.control_client import NoAgentError, RefusedError
 from tests.agent import Agent
 from tests.api_double import ApiDouble
 from tests.api_exchange import Reply

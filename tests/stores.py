@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from leekfanout.sqlite_store import SqliteStore
+from leekfanout.stores.sqlite_store import SqliteStore
 
 MEMORY_FOLDER: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where property tests make their files: thousands of fsyncs take a minute on a busy disk."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.batcher import (
+from leekfanout.delivery.batcher import (
     Batch,
     Batcher,
     Body,
@@ -18,7 +18,7 @@ from leekfanout.batcher import (
     join_documents,
     parse_body,
 )
-from leekfanout.events import EventTally
+from leekfanout.documents.events import EventTally
 
 JSON = "application/json"
 MB = 1_000_000

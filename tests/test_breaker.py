@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from leekfanout.outcome import (
+from leekfanout.delivery.outcome import (
     FAILURES_TO_OPEN,
     PROBE_DELAY_MAX_S,
     PROBE_DELAY_MIN_S,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leekfanout.cli import COMMANDS, build_parser
-from leekfanout.completion import SHELLS, places, script
+from leekfanout.terminal.completion import SHELLS, places, script
 from tests.agent import run_leekfanout
 
 DEADLETTERS = {"list", "show", "replay", "purge"}

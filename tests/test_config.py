@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.config import Subscription, Tls, load_subscriptions, subscriptions_from_variable
+from leekfanout.configuration.config import (
+    Subscription,
+    Tls,
+    load_subscriptions,
+    subscriptions_from_variable,
+)
 from leekfanout.errors import ConfigError
 
 GOOD: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from leekfanout.config import Subscription, load_subscriptions
+from leekfanout.configuration.config import Subscription, load_subscriptions
 from leekfanout.errors import ConfigError
 from tests.test_config import GOOD, load, problems_of
 

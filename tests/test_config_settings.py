@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout import config
-from leekfanout.config import Settings, add_settings_options, load_settings
+from leekfanout.configuration import config
+from leekfanout.configuration.config import Settings, add_settings_options, load_settings
 from leekfanout.errors import ConfigError
 
 

@@ -18,11 +18,11 @@ import psutil
 import pytest
 from supervisor.xmlrpc import SupervisorTransport
 
-from leekfanout.control import ControlServer
-from leekfanout.control_client import RefusedError
+from leekfanout.control.control_client import RefusedError
+from leekfanout.control.control_server import ControlServer
+from leekfanout.control.rpc import Fault, Rpc
 from leekfanout.errors import AgentRunsError
-from leekfanout.lifecycle import State
-from leekfanout.rpc import Fault, Rpc
+from leekfanout.supervision.lifecycle import State
 from tests.farming import Farm, entries
 from tests.waiting import until
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from leekfanout.cli import main
-from leekfanout.lifecycle import State
+from leekfanout.supervision.lifecycle import State
 from tests.farming import Farm, entries
 from tests.waiting import until
 

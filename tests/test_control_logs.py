@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.control_client import RefusedError
-from leekfanout.rpc import Fault
+from leekfanout.control.control_client import RefusedError
+from leekfanout.control.rpc import Fault
 from tests.farming import Farm, entries
 from tests.waiting import until
 

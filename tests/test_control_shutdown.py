@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.control_client import RefusedError
-from leekfanout.lifecycle import State
-from leekfanout.rpc import Fault
+from leekfanout.control.control_client import RefusedError
+from leekfanout.control.rpc import Fault
+from leekfanout.supervision.lifecycle import State
 from tests.farming import Farm, entries
 from tests.waiting import until
 

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from leekfanout.batcher import Batch, Batcher, ClosedBy
-from leekfanout.custody import BrokerCustody
+from leekfanout.delivery.batcher import Batch, Batcher, ClosedBy
+from leekfanout.delivery.custody import BrokerCustody
+from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outcome import Breaker, BreakerState
+from leekfanout.delivery.pipeline import _Recogniser
+from leekfanout.delivery.sender import Complaints, Sender
+from leekfanout.documents.events import EventTally
 from leekfanout.errors import SourceError
-from leekfanout.events import EventTally
-from leekfanout.outbox import Outbox, Parcel, Signal
-from leekfanout.outcome import Breaker, BreakerState
-from leekfanout.pipeline import _Recogniser
-from leekfanout.sender import Complaints, Sender
-from leekfanout.stats import Stats
+from leekfanout.status.stats import Stats
 from tests.core_model import STATES, Accounts, Event, ModelApi, ModelBroker, ModelDeadLetters
 from tests.core_steps import SENDERS, STEPS, Step
 from tests.sending import SUBSCRIPTION

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.batcher import Batch, ClosedBy, join_documents
-from leekfanout.custody import (
+from leekfanout.delivery.batcher import Batch, ClosedBy, join_documents
+from leekfanout.delivery.custody import (
     ACK_HELD_AT_LIMIT_S,
     ACK_HELD_MAX_S,
     BARRIER_EVERY_BYTES,
@@ -16,12 +16,12 @@ from leekfanout.custody import (
     BrokerCustody,
     DiskCustody,
 )
+from leekfanout.delivery.outbox import Outbox, Parcel
+from leekfanout.delivery.outcome import Breaker
 from leekfanout.errors import SourceError, StoreError
-from leekfanout.outbox import Outbox, Parcel
-from leekfanout.outcome import Breaker
 from leekfanout.sources import Ack
-from leekfanout.spool import Spool
-from leekfanout.stats import Stats
+from leekfanout.status.stats import Stats
+from leekfanout.stores.spool import Spool
 
 MB = 1_000_000
 

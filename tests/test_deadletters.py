@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.deadletters import DeadLetter, DeadLetters, LetterFilter
+from leekfanout.stores.deadletters import DeadLetter, DeadLetters, LetterFilter
 from tests.stores import stores_are_closed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("stores_are_closed")
@@ -94,7 +94,7 @@ def test_a_reason_that_has_no_utf8_is_kept_readable(letters: DeadLetters) -> Non
 def test_letters_are_on_disk_when_put_returns(path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from leekfanout.deadletters import DeadLetter, DeadLetters\n"
+        "from leekfanout.stores.deadletters import DeadLetter, DeadLetters\n"
         "letters = DeadLetters(Path(sys.argv[1]), 'shop-prod', 1_000_000)\n"
         "letters.put([DeadLetter('event', 'bad', None, b'kept', 0.0)] * 3)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leekfanout import cli
-from leekfanout.deadletters import FILE_NAME, DeadLetter, DeadLetters
+from leekfanout.stores.deadletters import FILE_NAME, DeadLetter, DeadLetters
 from tests.api_double import ApiDouble
 
 Run = Callable[..., tuple[int, str, str]]

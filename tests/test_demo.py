@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leekfanout import demo, demo_brokers
-from leekfanout.demo_celery import make_app
+from leekfanout.demo import demo_brokers, whole_way
+from leekfanout.demo.demo_celery import make_app
 from leekfanout.errors import LeekfanoutError
-from leekfanout.lifeline import ProcessGroup
-from leekfanout.stopping import StopSignals
+from leekfanout.supervision.lifeline import ProcessGroup
+from leekfanout.terminal.stopping import StopSignals
 from tests.agent import ROOT
 from tests.test_lifeline import is_running
 from tests.waiting import until
@@ -31,7 +31,7 @@ TIMEOUT_S = 90
 def test_without_celery_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LeekfanoutError, match=r"^The demo needs Celery: pip install 'leekfanout"):
-        demo.run(demo.Options(), io.StringIO())
+        whole_way.run(whole_way.Options(), io.StringIO())
 
 
 def test_the_bundled_redis_comes_before_the_one_on_path(

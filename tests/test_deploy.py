@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from leekfanout import config
 from leekfanout.cli import build_parser
-from leekfanout.lifecycle import State
-from leekfanout.metrics import families
-from leekfanout.stats import Condition
+from leekfanout.configuration import config
+from leekfanout.metrics.collector import families
+from leekfanout.status.stats import Condition
+from leekfanout.supervision.lifecycle import State
 from tests.agent import ROOT
 from tests.test_metrics import NOW, status
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from leekfanout.diagnosis import Diagnosis, Level, diagnose, duration
-from leekfanout.lifecycle import State
+from leekfanout.status.diagnosis import Diagnosis, Level, diagnose, duration
+from leekfanout.supervision.lifecycle import State
 
 NOW = 1_800_000_000.0
 

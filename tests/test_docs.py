@@ -13,9 +13,13 @@ import jsonschema_rs
 import pytest
 from packaging.requirements import Requirement
 
-from leekfanout import config, diagnosis, farm, lifecycle, logs, outcome, stats
+from leekfanout import logs
 from leekfanout.cli import COMMANDS, build_parser
-from leekfanout.exits import Cause
+from leekfanout.configuration import config
+from leekfanout.delivery import outcome
+from leekfanout.status import diagnosis, stats
+from leekfanout.supervision import farm, lifecycle
+from leekfanout.supervision.exits import Cause
 from leekfanout.web import sessions
 from tests.agent import ROOT, run_leekfanout
 from tools import gen_config_docs

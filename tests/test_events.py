@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from leekfanout import event_shapes, events
+from leekfanout.documents import event_shapes, events
+from leekfanout.documents.events import Documents, EventTally, decode, documents
 from leekfanout.errors import BadEventError
-from leekfanout.events import Documents, EventTally, decode, documents
 from tests.event_factory import MILLISECONDS, SECONDS, document_of, documents_of, task, worker
 
 TASK_TYPES = [

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from leekfanout import json_text
+from leekfanout.documents import json_text
+from leekfanout.documents.events import Documents, EventTally, decode
 from leekfanout.errors import BadEventError
-from leekfanout.events import Documents, EventTally, decode
 from tests.event_factory import document_of, documents_of, strictly, task, worker
 from tests.hostile_texts import HOSTILE_TEXTS
 

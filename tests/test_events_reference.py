@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from leekfanout.documents.events import Documents, EventTally, decode, documents
 from leekfanout.errors import BadEventError
-from leekfanout.events import Documents, EventTally, decode, documents
 from tests import reference
 from tests.event_factory import strictly
 from tests.event_strategies import batches

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.child import EXIT_CRASHED
-from leekfanout.exits import Cause, OomKills, cause_of, describe, signal_name
+from leekfanout.supervision.child import EXIT_CRASHED
+from leekfanout.supervision.exits import Cause, OomKills, cause_of, describe, signal_name
 
 
 @pytest.mark.parametrize(

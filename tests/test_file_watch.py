@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.file_watch import FileWatch
+from leekfanout.configuration.file_watch import FileWatch
 
 
 @pytest.fixture

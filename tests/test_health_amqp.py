@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Exchange, Queue
 
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.health import Kind, check_broker
 from tests.brokers import RabbitMQ
 from tests.processes import free_ports

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.health import Kind, check_broker
 from tests.brokers import Redis, SentinelSetup
 from tests.processes import free_ports

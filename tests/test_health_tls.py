@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from leekfanout.config import Tls
+from leekfanout.configuration.config import Tls
 from leekfanout.health import Check, Kind, check_api, check_broker
 from tests.brokers import Redis
 from tests.processes import free_ports

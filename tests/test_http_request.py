@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.http_request import (
+from leekfanout.control.http_request import (
     BODY_MAX_BYTES,
     HEAD_MAX_BYTES,
     HttpError,

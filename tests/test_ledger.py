@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from leekfanout.batcher import Batch, ClosedBy, join_documents
-from leekfanout.ledger import REMEMBERED_FOR_S, REMEMBERED_MAX, Ledger
+from leekfanout.delivery.batcher import Batch, ClosedBy, join_documents
+from leekfanout.delivery.ledger import REMEMBERED_FOR_S, REMEMBERED_MAX, Ledger
 from leekfanout.sources import Ack
 
 
@@ -370,7 +370,7 @@ def test_a_barrier_of_a_lost_connection_proves_nothing():
 
 
 def test_large_messages_are_let_go_once_acked_and_recognised_all_the_same(monkeypatch):
-    monkeypatch.setattr("leekfanout.ledger.ACKED_BODIES_MAX_BYTES", 2 * len(body(1)))
+    monkeypatch.setattr("leekfanout.delivery.ledger.ACKED_BODIES_MAX_BYTES", 2 * len(body(1)))
     ledger = Ledger()
     for each in opened(ledger, *(batch(tag, tag) for tag in range(1, 6))):
         ledger.done(each, 1.0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.lifecycle import UP, WAITING, Backoff, Move, State, after
+from leekfanout.supervision.lifecycle import UP, WAITING, Backoff, Move, State, after
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leekfanout.lifeline import ProcessGroup
-from leekfanout.stopping import StopSignals
+from leekfanout.supervision.lifeline import ProcessGroup
+from leekfanout.terminal.stopping import StopSignals
 from tests.waiting import until
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -42,7 +42,7 @@ def test_nothing_is_left_of_a_group_whose_context_ends() -> None:
 def test_nothing_is_left_of_a_group_whose_owner_is_killed(tmp_path: Path) -> None:
     owner_code = """
         import time
-        from leekfanout.lifeline import ProcessGroup
+        from leekfanout.supervision.lifeline import ProcessGroup
         with ProcessGroup() as group:
             command = ["/bin/sh", "-c", "sleep 600 & sleep 600"]
             child = group.start("shell", command)
@@ -80,7 +80,7 @@ def test_a_guard_in_a_group_of_others_ends_none_of_them(tmp_path: Path) -> None:
             assert bystander.stdout is not None
             assert bystander.stdout.readline() == b"up\n"
             subprocess.run(
-                [sys.executable, "-m", "leekfanout.lifeline", str(tmp_path / "folder")],
+                [sys.executable, "-m", "leekfanout.supervision.lifeline", str(tmp_path / "folder")],
                 stdin=subprocess.DEVNULL,  # its owner has gone
                 capture_output=True,
                 process_group=bystander.pid,

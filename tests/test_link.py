@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError
-from leekfanout.link import (
+from leekfanout.delivery.link import (
     DELAY_MAX_S,
     DELAY_MIN_S,
     HEALTHY_AFTER_S,
@@ -18,6 +17,7 @@ from leekfanout.link import (
     LinkState,
     Retries,
 )
+from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError
 
 
 def retries(addresses: int = 1, seed: int = 0) -> Retries:

@@ -6,9 +6,9 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from leekfanout import sink_http
-from leekfanout.http_request import HEAD_MAX_BYTES
-from leekfanout.sink import Sink
+from leekfanout.control.http_request import HEAD_MAX_BYTES
+from leekfanout.sink import sink_http
+from leekfanout.sink.leek_api import Sink
 from tests.listeners import ALL, Bounds, Listener
 from tests.waiting import until
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from leekfanout import literals
-from leekfanout.literals import NotALiteralError, read
+from leekfanout.documents import literals
+from leekfanout.documents.literals import NotALiteralError, read
 from tests.event_strategies import literal_values, spoiled_texts
 
 EXAMPLES = int(os.environ.get("LEEKFANOUT_TEST_EXAMPLES", "300"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from supervisor.options import readFile, tailFile
 
-from leekfanout import log_files
+from leekfanout.control import log_files
 
 CONTENT = b"0123456789"
 offsets = st.integers(-15, 15)

@@ -4,10 +4,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from leekfanout import metrics
-from leekfanout.health_report import health_of, readiness_of
-from leekfanout.metrics import Collector
-from leekfanout.stats import COUNTERS, GAUGES, Stats
+from leekfanout.metrics import collector
+from leekfanout.metrics.collector import Collector
+from leekfanout.status.health_report import health_of, readiness_of
+from leekfanout.status.stats import COUNTERS, GAUGES, Stats
 
 NOW = 2_000.0
 
@@ -104,8 +104,8 @@ def test_an_agent_that_does_not_answer_is_down_and_nothing_else_is_told():
 
 
 def test_every_counter_of_the_stats_is_told():
-    told = {sample.stats_name for sample in metrics.COUNTERS}
-    told |= {*metrics.DEAD_LETTERED.values(), *metrics.DROPPED.values()}
+    told = {sample.stats_name for sample in collector.COUNTERS}
+    told |= {*collector.DEAD_LETTERED.values(), *collector.DROPPED.values()}
     told |= {name for name in COUNTERS if name.startswith(("batches_closed_by_", "post_seconds_"))}
     # The histogram counts POSTs, those that were confirmed are its answers 2xx.
     assert set(COUNTERS) - told == {"posts", "posts_confirmed"}
@@ -114,7 +114,7 @@ def test_every_counter_of_the_stats_is_told():
 def test_the_age_of_the_oldest_batch_is_how_far_acks_lag():
     stats = Stats()
     stats.set("oldest_batch_at", NOW - 8)
-    families = {family.name: family for family in metrics.families([status(stats=stats)], NOW)}
+    families = {family.name: family for family in collector.families([status(stats=stats)], NOW)}
     (sample,) = families["leekfanout_oldest_batch_age_seconds"].samples
     assert sample.value == 8
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leekfanout import sender as sender_module
-from leekfanout.batcher import Batcher, ClosedBy
-from leekfanout.deadletters import DeadLetter
-from leekfanout.events import EventTally
-from leekfanout.outcome import Answer
+from leekfanout.delivery import sender as sender_module
+from leekfanout.delivery.batcher import Batcher, ClosedBy
+from leekfanout.delivery.outcome import Answer
+from leekfanout.documents.events import EventTally
+from leekfanout.stores.deadletters import DeadLetter
 from tests.sending import NO_ANSWER, OK, Bench, FakePoster, json_answer, refusing
 
 JSON = "application/json"

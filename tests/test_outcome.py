@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.outcome import (
+from leekfanout.delivery.outcome import (
     CONFLICTS_BEFORE_HALVING,
     FAILURES_BEFORE_BISECT,
     FAILURES_BEFORE_HALVING,

@@ -3,7 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.pacing import BURST_MESSAGES, PAUSE_MAX_S, PAUSE_MESSAGES, SLOW_PER_S, Pacing
+from leekfanout.delivery.pacing import (
+    BURST_MESSAGES,
+    PAUSE_MAX_S,
+    PAUSE_MESSAGES,
+    SLOW_PER_S,
+    Pacing,
+)
 
 
 def _slow(now: float) -> Pacing:

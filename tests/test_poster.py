@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import trustme
 
-from leekfanout.config import Subscription, Tls
-from leekfanout.poster import ANSWER_MAX_BYTES, Poster, headers_of
+from leekfanout.configuration.config import Subscription, Tls
+from leekfanout.delivery.poster import ANSWER_MAX_BYTES, Poster, headers_of
 from leekfanout.version import VERSION
 from tests.api_double import ApiDouble
 from tests.api_exchange import Reply

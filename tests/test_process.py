@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import pytest
 
-from leekfanout import child
-from leekfanout.config import Settings
-from leekfanout.lifecycle import State
-from leekfanout.process import Process, Surroundings
-from leekfanout.side_process import SideProcess
+from leekfanout.configuration.config import Settings
+from leekfanout.supervision import child
+from leekfanout.supervision.lifecycle import State
+from leekfanout.supervision.process import Process, Surroundings
+from leekfanout.supervision.side_process import SideProcess
 from tests.farm_agent import subscription_from
 
 

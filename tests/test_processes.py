@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from leekfanout import config
-from leekfanout.control_client import Client
+from leekfanout.configuration import config
+from leekfanout.control.control_client import Client
 from leekfanout.errors import ConfigError
-from leekfanout.farm import Difference, difference
+from leekfanout.supervision.farm import Difference, difference
 from tests.accounting import assert_complete, of_documents, of_messages
 from tests.agent import Agent, run_leekfanout, subscription
 from tests.api_double import ApiDouble

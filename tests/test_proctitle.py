@@ -14,7 +14,7 @@ def shown(code: str, *arguments: str, **env: str) -> list[str]:
         [
             sys.executable,
             "-c",
-            f"import os\nfrom leekfanout.proctitle import *\n{code}",
+            f"import os\nfrom leekfanout.supervision.proctitle import *\n{code}",
             *arguments,
         ],
         # Unbuffered: a fork would print what was held back a second time.

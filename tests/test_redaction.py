@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from leekfanout import logs
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.redaction import Mask, mask, redact_entry, redact_url, secrets_of
 
 

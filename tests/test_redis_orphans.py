@@ -19,9 +19,9 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout import redis_orphans_deletion
-from leekfanout.redis_orphans import Keys, Orphans, find, is_event
-from leekfanout.redis_orphans_deletion import delete
+from leekfanout.leftovers import redis_orphans_deletion
+from leekfanout.leftovers.redis_orphans import Keys, Orphans, find, is_event
+from leekfanout.leftovers.redis_orphans_deletion import delete
 from tests.celeryapp import Client, Worker, make_app
 from tests.waiting import until
 

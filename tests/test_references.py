@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from leekfanout import config
+from leekfanout.configuration import config
+from leekfanout.configuration.references import refuse, resolve, variables_in
 from leekfanout.errors import ConfigError
-from leekfanout.references import refuse, resolve, variables_in
 from leekfanout.web.agent import Agent
 from leekfanout.web.fields import checked
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from leekfanout.config import Subscription
-from leekfanout.deadletters import DeadLetter, DeadLetters
-from leekfanout.replay import Replayed, replay
+from leekfanout.configuration.config import Subscription
+from leekfanout.stores.deadletters import DeadLetter, DeadLetters
+from leekfanout.stores.replay import Replayed, replay
 from tests.api_double import ApiDouble
 from tests.api_exchange import Reply
 

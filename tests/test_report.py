@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from leekfanout.outcome import BreakerState
-from leekfanout.report import EVERY_S, Report
-from leekfanout.stats import Condition, Stats
+from leekfanout.delivery.outcome import BreakerState
+from leekfanout.delivery.report import EVERY_S, Report
+from leekfanout.status.stats import Condition, Stats
 
 
 class Reporting:

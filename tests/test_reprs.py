@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from leekfanout import json_text, reprs
-from leekfanout.reprs import args_items, flatten
+from leekfanout.documents import json_text, reprs
+from leekfanout.documents.reprs import args_items, flatten
 from tests.event_factory import document_of, task
 
 # args

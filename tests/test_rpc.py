@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.rpc import BadRequestError, Fault, Reply, Rpc, fault
+from leekfanout.control.rpc import BadRequestError, Fault, Reply, Rpc, fault
 
 
 class Pond:

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from leekfanout.control_client import Client, RefusedError
-from leekfanout.rpc import Fault
+from leekfanout.control.control_client import Client, RefusedError
+from leekfanout.control.rpc import Fault
 from tests.agent import Agent, FileAgent, run_leekfanout
 from tests.processes import free_ports
 from tests.waiting import until

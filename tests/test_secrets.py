@@ -12,7 +12,7 @@ import psutil
 import pytest
 import requests
 
-from leekfanout.control_client import Client, RefusedError
+from leekfanout.control.control_client import Client, RefusedError
 from tests.agent import Agent, run_leekfanout, subscription
 from tests.api_double import ApiDouble
 from tests.api_exchange import Reply

@@ -5,16 +5,16 @@ from collections import Counter
 
 import pytest
 
-from leekfanout import sender as sender_module
-from leekfanout.batcher import Batch
-from leekfanout.outbox import Outbox, Parcel, Signal
-from leekfanout.outcome import (
+from leekfanout.delivery import sender as sender_module
+from leekfanout.delivery.batcher import Batch
+from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outcome import (
     FAILURES_BEFORE_HALVING,
     Answer,
     Breaker,
     BreakerState,
 )
-from leekfanout.sender import Complaints, Sender
+from leekfanout.delivery.sender import Complaints, Sender
 from tests.sending import (
     NO_ANSWER,
     OK,

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout import sender as sender_module
-from leekfanout.batcher import join_documents, parse_body
-from leekfanout.outcome import (
+from leekfanout.delivery import sender as sender_module
+from leekfanout.delivery.batcher import join_documents, parse_body
+from leekfanout.delivery.outcome import (
     CONFLICTS_BEFORE_HALVING,
     FAILURES_BEFORE_BISECT,
     REFUSALS_BEFORE_BISECT,
     Answer,
     BreakerState,
 )
-from leekfanout.sender import STORE_RETRY_S
+from leekfanout.delivery.sender import STORE_RETRY_S
 from tests.sending import (
     OK,
     Bench,

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from leekfanout.errors import LeekfanoutError
-from leekfanout.sink import Sink
-from leekfanout.sink_http import BODY_MAX_BYTES, ENDPOINT
+from leekfanout.sink.leek_api import Sink
+from leekfanout.sink.sink_http import BODY_MAX_BYTES, ENDPOINT
 from tests.waiting import until
 
 HEADERS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import requests
 
-from leekfanout.sink_http import ENDPOINT
+from leekfanout.sink.sink_http import ENDPOINT
 from tests.test_sink import HEADERS, task
 from tests.waiting import until
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leekfanout.screen import Cell, columns, cut, width_of
-from leekfanout.sink_table import TASKS_MAX, Table, Task
+from leekfanout.sink.sink_table import TASKS_MAX, Table, Task
+from leekfanout.terminal.screen import Cell, columns, cut, width_of
 
 HEADERS = {"x-leek-app-name": "shop", "x-leek-app-env": "qa"}
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 import pytest
 
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import SourceError, SourceRefusedError
 from leekfanout.sources import Ack
 from leekfanout.sources.amqp import AmqpSource

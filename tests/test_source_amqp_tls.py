@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from leekfanout.config import Subscription, Tls
+from leekfanout.configuration.config import Subscription, Tls
 from leekfanout.errors import SourceError, SourceRefusedError
 from leekfanout.sources import Ack
 from leekfanout.sources.amqp import AmqpSource

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from leekfanout.addresses import parse_address
+from leekfanout.configuration.addresses import parse_address
 from leekfanout.errors import SourceError, SourceRefusedError
 from leekfanout.sources import redis_sentinel
 from leekfanout.sources.redis import RedisSource

@@ -4,7 +4,7 @@ import pytest
 import redis
 import trustme
 
-from leekfanout.config import Tls
+from leekfanout.configuration.config import Tls
 from leekfanout.errors import SourceRefusedError
 from leekfanout.sources.redis import RedisSource
 from tests.brokers import Redis

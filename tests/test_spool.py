@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from leekfanout.spool import Spool
+from leekfanout.stores.spool import Spool
 from tests.stores import MEMORY_FOLDER, stores_are_closed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("stores_are_closed")
@@ -59,7 +59,7 @@ def test_a_restart_finds_what_was_not_removed(path: Path) -> None:
 
 def test_a_batch_is_on_disk_when_append_returns(path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from leekfanout.spool import Spool\n"
+        "import os, signal, sys; from pathlib import Path; from leekfanout.stores.spool import Spool\n"
         "Spool(Path(sys.argv[1]), 1_000_000).append(b'kept', 7)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from leekfanout.screen import width_of
-from leekfanout.status_table import lines, rates
+from leekfanout.status.status_table import lines, rates
+from leekfanout.terminal.screen import width_of
 from tests.test_diagnosis import NOW, status
 
 

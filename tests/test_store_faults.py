@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leekfanout import sqlite_store
-from leekfanout.deadletters import DeadLetter, DeadLetters, LetterFilter
 from leekfanout.errors import StoreError
-from leekfanout.spool import Spool
+from leekfanout.stores import sqlite_store
+from leekfanout.stores.deadletters import DeadLetter, DeadLetters, LetterFilter
+from leekfanout.stores.spool import Spool
 from tests.stores import MEMORY_FOLDER, stores_are_closed  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("stores_are_closed")
@@ -374,9 +374,9 @@ def test_a_disk_that_takes_no_more_is_one_error_and_loses_nothing(path: Path) ->
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from leekfanout.deadletters import DeadLetter, DeadLetters, LetterFilter
+from leekfanout.stores.deadletters import DeadLetter, DeadLetters, LetterFilter
 from leekfanout.errors import StoreError
-from leekfanout.spool import Spool
+from leekfanout.stores.spool import Spool
 
 folder = Path(sys.argv[1])
 letters = DeadLetters(folder / "a" / "deadletters.sqlite3", "shop-prod", 100_000_000)
@@ -463,8 +463,8 @@ def test_a_write_waits_for_another_processs_short_transaction(path: Path) -> Non
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from leekfanout.deadletters import DeadLetter, DeadLetters
-from leekfanout.spool import Spool
+from leekfanout.stores.deadletters import DeadLetter, DeadLetters
+from leekfanout.stores.spool import Spool
 
 folder = Path(sys.argv[1])
 letters = DeadLetters(folder / "letters", "shop-prod", 300_000)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from leekfanout import subscriptions_file
+from leekfanout.configuration import subscriptions_file
+from leekfanout.configuration.subscriptions_file import SubscriptionsFile
 from leekfanout.errors import (
     ConfigError,
     LeekfanoutError,
     SubscriptionExistsError,
     SubscriptionUnknownError,
 )
-from leekfanout.subscriptions_file import SubscriptionsFile
 
 
 def entry(app_env: str, **keys: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_what_is_no_list_is_not_overwritten(path: Path) -> None:
 ADD_MANY = """
 import sys
 from pathlib import Path
-from leekfanout.subscriptions_file import SubscriptionsFile
+from leekfanout.configuration.subscriptions_file import SubscriptionsFile
 for app_env in sys.argv[2:]:
     SubscriptionsFile(Path(sys.argv[1])).add({"app_name": "shop", "app_env": app_env})
 """

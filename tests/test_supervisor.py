@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leekfanout.lifecycle import State
+from leekfanout.supervision.lifecycle import State
 from tests.farm_agent import SECRET
 from tests.farming import Farm, entries
 from tests.waiting import until

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.lifecycle import State
-from leekfanout.systemd import Notifier
+from leekfanout.supervision.lifecycle import State
+from leekfanout.supervision.systemd import Notifier
 from tests.farming import Farm, entries
 from tests.waiting import until
 

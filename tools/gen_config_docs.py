@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from leekfanout import references
 from leekfanout.cli import build_parser
-from leekfanout.rules import (
+from leekfanout.configuration import references
+from leekfanout.configuration.rules import (
     AmqpName,
     AnyObject,
     AnyUrl,
@@ -28,8 +28,8 @@ from leekfanout.rules import (
     TcpOptions,
     Text,
 )
-from leekfanout.transport_options import TRANSPORT_OPTIONS
-from leekfanout.validation import SUBSCRIPTION_KEYS
+from leekfanout.configuration.transport_options import TRANSPORT_OPTIONS
+from leekfanout.configuration.validation import SUBSCRIPTION_KEYS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "configuration.md"

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from leekfanout import config, health
+from leekfanout import health
+from leekfanout.configuration import config
 from leekfanout.errors import ConfigError
 from leekfanout.health import Check
-from leekfanout.screen import Cell, columns, has_colour
+from leekfanout.terminal.screen import Cell, columns, has_colour
 
 EXIT_FAILED: Final = 2
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from leekfanout import completion
 from leekfanout.cli import build_parser
+from leekfanout.terminal import completion
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

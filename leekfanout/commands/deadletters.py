@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from leekfanout import config
-from leekfanout.config import BYTES_PER_MB
-from leekfanout.deadletters import (
+from leekfanout.configuration import config
+from leekfanout.configuration.config import BYTES_PER_MB
+from leekfanout.errors import LeekfanoutError
+from leekfanout.stores.deadletters import (
     EVERYTHING,
     FILE_NAME,
     KINDS,
@@ -23,10 +24,9 @@ from leekfanout.deadletters import (
     LetterFilter,
     StoredLetter,
 )
-from leekfanout.errors import LeekfanoutError
-from leekfanout.question import confirmed
-from leekfanout.replay import Replayed, replay
-from leekfanout.screen import Cell, columns, has_colour, printable
+from leekfanout.stores.replay import Replayed, replay
+from leekfanout.terminal.question import confirmed
+from leekfanout.terminal.screen import Cell, columns, has_colour, printable
 
 EXIT_LEFT: Final = 1
 """Something that should have gone is still there."""

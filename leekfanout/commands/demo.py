@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from leekfanout import demo, logs
+from leekfanout import logs
+from leekfanout.demo import whole_way
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     logs.configure()
-    return demo.run(demo.Options(args.broker, args.seconds, args.tasks), sys.stdout)
+    return whole_way.run(whole_way.Options(args.broker, args.seconds, args.tasks), sys.stdout)
 
 
 def _seconds(text: str) -> float:

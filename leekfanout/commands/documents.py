@@ -5,8 +5,8 @@ import sys
 import time
 from typing import BinaryIO, Final
 
+from leekfanout.documents.events import CONTENT_TYPE, Documents, EventTally, decode
 from leekfanout.errors import BadEventError, LeekfanoutError
-from leekfanout.events import CONTENT_TYPE, Documents, EventTally, decode
 
 EXIT_BAD_LINES: Final = 2
 STDIN: Final = "-"

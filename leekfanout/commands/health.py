@@ -2,8 +2,8 @@
 
 import argparse
 
-from leekfanout import control_client
-from leekfanout.health_report import NO_AGENT, Health, health_of, readiness_of
+from leekfanout.control import control_client
+from leekfanout.status.health_report import NO_AGENT, Health, health_of, readiness_of
 
 EXIT_UNWELL = 1
 

@@ -5,11 +5,11 @@ import json
 import sys
 from typing import Final
 
-from leekfanout import control_client
-from leekfanout.control_client import RefusedError
+from leekfanout.control import control_client
+from leekfanout.control.control_client import RefusedError
+from leekfanout.control.process_info import GROUP
+from leekfanout.control.rpc import Fault
 from leekfanout.errors import LeekfanoutError
-from leekfanout.process_info import GROUP
-from leekfanout.rpc import Fault
 
 EXIT_NOT_RUNNING: Final = 3
 """The subscription has no process now."""

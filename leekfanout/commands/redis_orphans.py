@@ -10,18 +10,18 @@ from typing import Any, Final
 import hiredis
 import redis
 
-from leekfanout import config
-from leekfanout.addresses import Address, AddressError, parse_address, split_addresses
-from leekfanout.config import Subscription
+from leekfanout.configuration import config
+from leekfanout.configuration.addresses import Address, AddressError, parse_address, split_addresses
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import LeekfanoutError
-from leekfanout.proctitle import set_title
-from leekfanout.question import confirmed
+from leekfanout.leftovers.redis_orphans import Keys, Orphans, find
+from leekfanout.leftovers.redis_orphans_deletion import Deleted, delete
 from leekfanout.redaction import redact_url
-from leekfanout.redis_orphans import Keys, Orphans, find
-from leekfanout.redis_orphans_deletion import Deleted, delete
-from leekfanout.screen import Cell, columns, has_colour, printable
 from leekfanout.sources.redis_connection import in_plain_words, open_connection
 from leekfanout.sources.redis_sentinel import find_master
+from leekfanout.supervision.proctitle import set_title
+from leekfanout.terminal.question import confirmed
+from leekfanout.terminal.screen import Cell, columns, has_colour, printable
 
 EXIT_LEFT: Final = 1
 """Something that should have gone is still there."""

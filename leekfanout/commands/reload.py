@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from leekfanout import control_client
+from leekfanout.control import control_client
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,22 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from leekfanout import (
-    config,
-    control_client,
-    logs,
-    metrics_options,
-    proctitle,
-    references,
-    startup_checks,
-    subscription,
-)
-from leekfanout.config import Subscription
+from leekfanout import logs
+from leekfanout.configuration import config, references
+from leekfanout.configuration.config import Subscription
+from leekfanout.configuration.file_watch import FileWatch
+from leekfanout.control import control_client
+from leekfanout.delivery import subscription
 from leekfanout.errors import ConfigError, FixedConfigError
-from leekfanout.file_watch import FileWatch
-from leekfanout.metrics_options import Address
-from leekfanout.side_process import Work
-from leekfanout.supervisor import Supervisor
+from leekfanout.metrics import metrics_options
+from leekfanout.metrics.metrics_options import Address
+from leekfanout.supervision import proctitle, startup_checks
+from leekfanout.supervision.side_process import Work
+from leekfanout.supervision.supervisor import Supervisor
 from leekfanout.web import options as web_options
 from leekfanout.web import process as page_process
 from leekfanout.web import tokens
@@ -98,7 +94,7 @@ def _page(agent: Agent, options: WebOptions) -> Work:
 
 def _metrics(address: Address, socket_path: Path) -> Work:
     def serve(lifeline_fd: int) -> int:
-        from leekfanout import metrics_server  # noqa: PLC0415  # its packages, too
+        from leekfanout.metrics import metrics_server  # noqa: PLC0415  # its packages, too
 
         return metrics_server.serve(address.host, address.port, socket_path, lifeline_fd)
 

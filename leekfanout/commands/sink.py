@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from leekfanout import logs
-from leekfanout.arrivals import Arrivals
-from leekfanout.screen import Screen, has_colour, is_live
-from leekfanout.sink import Sink
-from leekfanout.stopping import StopSignals
+from leekfanout.sink.arrivals import Arrivals
+from leekfanout.sink.leek_api import Sink
+from leekfanout.terminal.screen import Screen, has_colour, is_live
+from leekfanout.terminal.stopping import StopSignals
 
 REDRAW_S: Final = 0.5
 PLAIN_INTERVAL_S: Final = 10.0

@@ -8,14 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from leekfanout import control_client
-from leekfanout.control_client import Client
-from leekfanout.diagnosis import diagnose
+from leekfanout.control import control_client
+from leekfanout.control.control_client import Client
 from leekfanout.errors import LeekfanoutError
-from leekfanout.lifecycle import State
-from leekfanout.screen import Screen, has_colour, is_live
-from leekfanout.status_table import lines, rates
-from leekfanout.stopping import StopSignals
+from leekfanout.status.diagnosis import diagnose
+from leekfanout.status.status_table import lines, rates
+from leekfanout.supervision.lifecycle import State
+from leekfanout.terminal.screen import Screen, has_colour, is_live
+from leekfanout.terminal.stopping import StopSignals
 
 EXIT_NOT_RUNNING: Final = 3
 """A subscription's process isn't RUNNING (as for a service's status in the Linux Standard Base)."""

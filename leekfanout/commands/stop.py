@@ -2,7 +2,7 @@
 
 import argparse
 
-from leekfanout import actions
+from leekfanout.terminal import actions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

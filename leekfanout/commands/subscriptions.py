@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from leekfanout import config, enrolment
-from leekfanout.config import SUBSCRIPTIONS_VARIABLE
+from leekfanout.configuration import config, enrolment
+from leekfanout.configuration.config import SUBSCRIPTIONS_VARIABLE
+from leekfanout.configuration.subscriptions_file import SubscriptionsFile
+from leekfanout.configuration.validation import name_of
 from leekfanout.errors import ConfigError, LeekfanoutError
 from leekfanout.redaction import redact_entry
-from leekfanout.subscriptions_file import SubscriptionsFile
-from leekfanout.validation import name_of
 
 EXIT_INVALID: Final = 2
 STANDARD_INPUT: Final = "-"

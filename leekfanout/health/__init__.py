@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from leekfanout.addresses import parse_address, transport_of
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import parse_address, transport_of
+from leekfanout.configuration.config import Subscription
 from leekfanout.health.amqp import check_amqp_address
 from leekfanout.health.api import check_api_of
 from leekfanout.health.check import Check, Kind, combined

@@ -13,8 +13,8 @@ from typing import Any, Final
 from amqp import exceptions as amqp_errors
 from kombu.connection import Connection
 
-from leekfanout.addresses import parse_address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import parse_address
+from leekfanout.configuration.config import Subscription
 from leekfanout.health.check import Check, Kind, trouble
 from leekfanout.health.network import TIMEOUT_S, network_trouble
 from leekfanout.sources.amqp import tls_options

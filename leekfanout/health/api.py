@@ -5,11 +5,11 @@ from typing import Final
 import requests
 import urllib3
 
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
+from leekfanout.delivery.outcome import Answer, is_ready
+from leekfanout.delivery.poster import PROCESS_PATH, headers_of
 from leekfanout.health.check import Check, Kind, trouble
 from leekfanout.health.network import TIMEOUT_S, network_trouble
-from leekfanout.outcome import Answer, is_ready
-from leekfanout.poster import PROCESS_PATH, headers_of
 from leekfanout.redaction import redact_url
 
 ANSWER_MAX_BYTES: Final = 65_536

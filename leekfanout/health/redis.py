@@ -13,8 +13,8 @@ import hiredis
 import redis
 from redis.exceptions import AuthenticationWrongNumberOfArgsError, NoPermissionError
 
-from leekfanout.addresses import Address, parse_address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import Address, parse_address
+from leekfanout.configuration.config import Subscription
 from leekfanout.health.check import Check, Kind, combined, trouble
 from leekfanout.health.network import network_trouble
 from leekfanout.sources.redis_channels import channels

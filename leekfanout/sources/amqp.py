@@ -16,7 +16,7 @@ from amqp import spec
 from kombu.connection import Connection
 
 from leekfanout import logs
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import SourceError, SourceRefusedError
 from leekfanout.redaction import redact_url
 from leekfanout.sources import Ack, Inbox

@@ -20,8 +20,8 @@ import hiredis
 import redis
 
 from leekfanout import logs
-from leekfanout.addresses import Address, parse_address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import Address, parse_address
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import BadEventError, SourceError, SourceStandbyError
 from leekfanout.redaction import redact_url
 from leekfanout.sources import Ack, Inbox

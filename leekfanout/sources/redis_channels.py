@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from leekfanout.config import Subscription
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import BadEventError
 
 KOMBU_PREFIX: Final = "/{db}."

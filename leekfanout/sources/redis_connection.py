@@ -9,8 +9,8 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 
-from leekfanout.addresses import Address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import Address
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import SourceError, SourceRefusedError
 from leekfanout.redaction import mask, secrets_of
 from leekfanout.sources.network_errors import network_error

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import redis
 
 from leekfanout import logs
-from leekfanout.addresses import Address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import Address
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import SourceStandbyError
 from leekfanout.redaction import mask, secrets_of
 from leekfanout.sources.redis_channels import Channels

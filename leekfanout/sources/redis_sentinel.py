@@ -8,8 +8,8 @@ from typing import Any, Final
 import redis
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from leekfanout.addresses import Address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import Address
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import SourceError
 from leekfanout.sources.redis_connection import socket_arguments
 

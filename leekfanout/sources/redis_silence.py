@@ -13,8 +13,8 @@ import hiredis
 import redis
 
 from leekfanout import logs
-from leekfanout.addresses import parse_address
-from leekfanout.config import Subscription
+from leekfanout.configuration.addresses import parse_address
+from leekfanout.configuration.config import Subscription
 from leekfanout.errors import SourceError
 from leekfanout.sources.redis_channels import channels
 from leekfanout.sources.redis_connection import in_plain_words, open_connection

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from leekfanout import config, enrolment, logs, references
-from leekfanout.config import BYTES_PER_MB, Settings, Subscription
-from leekfanout.control_client import Client
-from leekfanout.deadletters import FILE_NAME, DeadLetters
-from leekfanout.enrolment import Removed
+from leekfanout import logs
+from leekfanout.configuration import config, enrolment, references
+from leekfanout.configuration.config import BYTES_PER_MB, Settings, Subscription
+from leekfanout.configuration.enrolment import Removed
+from leekfanout.configuration.subscriptions_file import SubscriptionsFile
+from leekfanout.configuration.validation import name_of
+from leekfanout.control.control_client import Client
+from leekfanout.control.process_info import GROUP
 from leekfanout.errors import FixedConfigError, LeekfanoutError, SubscriptionUnknownError
-from leekfanout.process_info import GROUP
 from leekfanout.redaction import redact_entry, secrets_of
-from leekfanout.subscriptions_file import SubscriptionsFile
-from leekfanout.validation import name_of
+from leekfanout.stores.deadletters import FILE_NAME, DeadLetters
 
 WANTED: Final = frozenset({"STARTING", "RUNNING", "BACKOFF", "EXITED"})
 """Supervisor's words for what runs, or will again by itself."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from leekfanout import config, references, validation
-from leekfanout.config import Subscription
-from leekfanout.rules import AnyObject, Choice, Key, Number, Object, Text
-from leekfanout.validation import SUBSCRIPTION_KEYS, deployment_of
+from leekfanout.configuration import config, references, validation
+from leekfanout.configuration.config import Subscription
+from leekfanout.configuration.rules import AnyObject, Choice, Key, Number, Object, Text
+from leekfanout.configuration.validation import SUBSCRIPTION_KEYS, deployment_of
 
 _GROUPS: Final = (
     ("", ("app_name", "app_env", "org_name", "app_key", "api_url", "broker")),

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from leekfanout.control_client import RefusedError
-from leekfanout.process_info import GROUP
-from leekfanout.rpc import Fault
+from leekfanout.control.control_client import RefusedError
+from leekfanout.control.process_info import GROUP
+from leekfanout.control.rpc import Fault
 from leekfanout.web.agent import Agent
 from leekfanout.web.replies import error_reply, json_object, route
 

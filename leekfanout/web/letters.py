@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from leekfanout.deadletters import DeadLetters
-from leekfanout.replay import replay
+from leekfanout.stores.deadletters import DeadLetters
+from leekfanout.stores.replay import replay
 from leekfanout.web.agent import Agent
 from leekfanout.web.orders import name_in
 from leekfanout.web.replies import json_object, route

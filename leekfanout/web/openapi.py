@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from leekfanout.rules import AnyObject, Choice, Key, Number, Object, Text
-from leekfanout.validation import SUBSCRIPTION_KEYS
+from leekfanout.configuration.rules import AnyObject, Choice, Key, Number, Object, Text
+from leekfanout.configuration.validation import SUBSCRIPTION_KEYS
 from leekfanout.version import VERSION
 
 Schema = dict[str, Any]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from leekfanout import listen_address, logs
+from leekfanout import logs
+from leekfanout.configuration import listen_address
+from leekfanout.configuration.rules import shown
 from leekfanout.errors import ConfigError
-from leekfanout.rules import shown
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:8000"
 """Nobody but this machine reaches it."""

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from leekfanout import health
-from leekfanout.process_info import GROUP
-from leekfanout.rpc import Fault
+from leekfanout.control.process_info import GROUP
+from leekfanout.control.rpc import Fault
 from leekfanout.web.agent import Agent
 from leekfanout.web.fields import checked, problems_of
 from leekfanout.web.replies import error_reply, json_object, route

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from leekfanout import child, config, inheritance, logs, proctitle
-from leekfanout.config import Settings
+from leekfanout import logs
+from leekfanout.configuration import config
+from leekfanout.configuration.config import Settings
+from leekfanout.supervision import child, inheritance, proctitle
 from leekfanout.web.agent import Agent
 from leekfanout.web.options import WebOptions
 

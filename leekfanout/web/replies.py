@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from leekfanout import logs
-from leekfanout.control_client import NoAgentError, RefusedError
+from leekfanout.control.control_client import NoAgentError, RefusedError
+from leekfanout.control.rpc import Fault
 from leekfanout.errors import (
     ConfigError,
     FixedConfigError,
@@ -21,7 +22,6 @@ from leekfanout.errors import (
     SubscriptionRefusedError,
     SubscriptionUnknownError,
 )
-from leekfanout.rpc import Fault
 
 BODY: Final = "leekfanout.body"
 """Where a request's scope holds its whole body, which has been read and bounded before."""

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from leekfanout import logs
-from leekfanout.listen_address import shown
+from leekfanout.configuration.listen_address import shown
 from leekfanout.web import tokens
 from leekfanout.web.agent import Agent
 from leekfanout.web.app import build

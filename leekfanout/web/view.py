@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leekfanout.diagnosis import diagnose
-from leekfanout.lifecycle import UP, State
+from leekfanout.status.diagnosis import diagnose
+from leekfanout.supervision.lifecycle import UP, State
 
 Status = Mapping[str, Any]
 

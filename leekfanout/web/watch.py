@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.concurrency import run_in_threadpool
 
 from leekfanout import logs
-from leekfanout.control_client import RefusedError
+from leekfanout.control.control_client import RefusedError
 from leekfanout.errors import LeekfanoutError
 from leekfanout.web.agent import Agent
 from leekfanout.web.view import Status, overview, steady

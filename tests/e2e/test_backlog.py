@@ -22,7 +22,7 @@ def test_what_waits_at_rabbitmq_is_told_and_forgotten_with_the_connection(
         Alone(
             subscription(proxy.url(amqp_url), api, prefetch_count=PREFETCH),
             tmp_path,
-            constants={"pipeline.DEPTH_EVERY_S": 0.2},
+            constants={"delivery.pipeline.DEPTH_EVERY_S": 0.2},
         ) as agent,
     ):
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from leekfanout.control_client import Client
-from leekfanout.lifecycle import State
+from leekfanout.control.control_client import Client
+from leekfanout.supervision.lifecycle import State
 from tests.accounting import assert_complete, of_documents, of_messages
 from tests.agent import FileAgent, subscription
 from tests.api_double import ApiDouble

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from leekfanout.stats import Condition
+from leekfanout.status.stats import Condition
 from tests.accounting import assert_complete, assert_nothing_lost, of_documents, of_messages
 from tests.agent import Agent, Alone, subscription
 from tests.api_double import ApiDouble

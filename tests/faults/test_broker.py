@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from leekfanout.stats import Condition
+from leekfanout.status.stats import Condition
 from tests.accounting import assert_complete, of_documents, of_messages
 from tests.agent import Alone, Resources, subscription
 from tests.api_double import ApiDouble
@@ -19,7 +19,7 @@ from tests.waiting import until
 
 QUEUE = "leek.fanout"
 
-EAGER = {"link.DELAY_MAX_S": 0.5, "link.REFUSED_DELAY_MAX_S": 0.5}
+EAGER = {"delivery.link.DELAY_MAX_S": 0.5, "delivery.link.REFUSED_DELAY_MAX_S": 0.5}
 """Many losses in a row, without the pauses that grow."""
 
 
@@ -140,7 +140,7 @@ def test_asking_for_the_depth_of_the_queue_over_a_thin_line_holds_up_no_delivery
     amqp_url: str, proxy: TcpProxy, api: ApiDouble, tmp_path: Path
 ) -> None:
     keys = subscription(proxy.url(amqp_url), api)
-    with Alone(keys, tmp_path, constants={"pipeline.DEPTH_EVERY_S": 0.2}) as agent:
+    with Alone(keys, tmp_path, constants={"delivery.pipeline.DEPTH_EVERY_S": 0.2}) as agent:
         agent.wait_until_connected()
         proxy.bytes_per_s = 50_000
         published = publish_amqp(amqp_url, Load(seed=34, padding=1_000).messages(500))

@@ -20,9 +20,9 @@ QUEUE = "leek.fanout"
 PUBLISH = {"amqp_url": publish_amqp, "redis_url": publish_redis}
 both_brokers = pytest.mark.parametrize("broker", list(PUBLISH))
 IMPATIENT = {
-    "pipeline.STORE_RETRY_S": 0.3,
-    "sender.STORE_RETRY_S": 0.3,
-    "custody.LOAD_RETRY_S": 0.3,
+    "delivery.pipeline.STORE_RETRY_S": 0.3,
+    "delivery.sender.STORE_RETRY_S": 0.3,
+    "delivery.custody.LOAD_RETRY_S": 0.3,
 }
 RUBBISH = Message("task.sent", b"rubbish", ())
 

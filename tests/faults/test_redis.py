@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from leekfanout.stats import Condition
+from leekfanout.status.stats import Condition
 from tests import accounting
 from tests.accounting import assert_complete, of_documents, of_messages
 from tests.agent import Agent, Alone, subscription

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from leekfanout.stats import Condition
+from leekfanout.status.stats import Condition
 from tests import accounting
 from tests.accounting import assert_complete, of_documents, of_messages
 from tests.agent import Alone, Resources, subscription
@@ -102,7 +102,7 @@ def test_the_pause_before_a_reconnect_does_not_grow_over_connections_that_held(
     """flower#321: the delay kept growing although connections succeeded in between."""
     with TcpProxy(urlsplit(amqp_url).port or 0) as proxy:
         keys = subscription(proxy.url(amqp_url), api)
-        with Alone(keys, tmp_path, constants={"link.HEALTHY_AFTER_S": 0.0}) as agent:
+        with Alone(keys, tmp_path, constants={"delivery.link.HEALTHY_AFTER_S": 0.0}) as agent:
             agent.wait_until_connected()
             begun_at = time.monotonic()
             for reconnects in range(1, 9):
@@ -120,7 +120,7 @@ def test_reconnects_leave_no_connection_and_no_thread_behind(
         with TcpProxy(urlsplit(url).port or 0) as proxy:
             keys = subscription(proxy.url(url), api)
             folder = tmp_path / str(proxy.port)
-            with Alone(keys, folder, constants={"link.HEALTHY_AFTER_S": 0.0}) as agent:
+            with Alone(keys, folder, constants={"delivery.link.HEALTHY_AFTER_S": 0.0}) as agent:
                 agent.wait_until_connected()
                 proxy.cut()
                 agent.wait_for_stat("reconnects", 1)

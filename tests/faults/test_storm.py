@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from leekfanout.control_client import Client, NoAgentError, RefusedError
-from leekfanout.lifecycle import WAITING, State
+from leekfanout.control.control_client import Client, NoAgentError, RefusedError
+from leekfanout.supervision.lifecycle import WAITING, State
 from tests import accounting
 from tests.accounting import assert_nothing_lost, of_documents, of_messages
 from tests.agent import ROOT, subscription

@@ -11,7 +11,7 @@ import orjson
 import psutil
 import requests
 
-from leekfanout.control_client import Client, NoAgentError
+from leekfanout.control.control_client import Client, NoAgentError
 from tests.agent import ROOT
 from tests.processes import ChildProcess, free_ports
 from tests.waiting import until

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import uvicorn
 
-from leekfanout.config import Settings
-from leekfanout.control_client import RefusedError
-from leekfanout.rpc import Fault
+from leekfanout.configuration.config import Settings
+from leekfanout.control.control_client import RefusedError
+from leekfanout.control.rpc import Fault
 from leekfanout.web.agent import Agent
 from leekfanout.web.app import build
 from leekfanout.web.guard import Door

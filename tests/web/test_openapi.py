@@ -8,7 +8,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from leekfanout import enrolment
+from leekfanout.configuration import enrolment
 from leekfanout.health import Check, Kind
 from leekfanout.web import orders
 from leekfanout.web.openapi import description

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from leekfanout.errors import ConfigError
-from leekfanout.lifecycle import State
-from leekfanout.stats import COUNTERS, GAUGES
+from leekfanout.status.stats import COUNTERS, GAUGES
+from leekfanout.supervision.lifecycle import State
 from leekfanout.web import fields, options, tokens
 from leekfanout.web.options import WebOptions
 from leekfanout.web.sessions import LIFETIME_S, Sessions

@@ -1,0 +1,1 @@
+"""What is configured: subscriptions and settings, read, checked, kept in the file, changed."""

@@ -1,0 +1,1 @@
+"""The control socket: Supervisor's XML-RPC, and who asks for it."""

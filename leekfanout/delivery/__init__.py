@@ -1,0 +1,1 @@
+"""What runs in a subscription's process: from its source to its API, and acks back."""

@@ -1,0 +1,1 @@
+"""The whole way, with nothing to configure."""

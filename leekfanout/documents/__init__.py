@@ -1,0 +1,1 @@
+"""Celery's events to Leek's documents. Pure."""

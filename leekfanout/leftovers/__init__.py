@@ -1,0 +1,1 @@
+"""What agents and monitors have left at brokers, to be found and deleted."""

@@ -1,0 +1,1 @@
+"""Prometheus' metrics and the health that probes ask for, served by a process of their own."""

@@ -1,0 +1,1 @@
+"""A small Leek API to develop against."""

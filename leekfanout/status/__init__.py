@@ -1,0 +1,1 @@
+"""How subscriptions are: the numbers that they share, and what these mean to people."""

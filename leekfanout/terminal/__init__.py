@@ -1,0 +1,1 @@
+"""What the commands show to a person, and ask."""
