@@ -1,7 +1,7 @@
 """What the main loop tells of its subscription, once a second while there is news.
 
-Counting is done where things happen; here it is copied to the :class:`~leekfanout.status.stats.Stats` that
-others can read, so that an event doesn't pay for it.
+Counting is done where things happen; here it is copied to the shared
+:class:`~leekfanout.status.stats.Stats`, so that an event doesn't pay for it.
 """
 
 import math

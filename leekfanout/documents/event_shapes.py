@@ -148,7 +148,8 @@ known_shapes: Final[dict[tuple[Any, ...], Shape]] = {}
 def look_at(event: Any) -> Shape | None:
     """Return the event's shape, and keep it; None if Leek has no use for the event's type.
 
-    The event is one of :func:`leekfanout.documents.events.decode`. BadEventError: it is bad. One thread.
+    The event is one of :func:`leekfanout.documents.events.decode`. BadEventError: it is bad.
+    One thread.
     """
     if type(event) is not dict:
         raise BadEventError("It is no object.")
