@@ -1,8 +1,8 @@
 """Events to documents, slowly and plainly: the contract's rules one after the other.
 
 What the tests compare :mod:`leekfanout.documents.events` with. It shares no code and no table with
-it, builds each event's whole document before it merges, and does nothing for speed. Where the contract leaves
-something open, the docstring of the function here says what leekfanout decided.
+it, builds each event's whole document before it merges, and does nothing for speed. Where the
+contract leaves something open, the docstring of the function here says what leekfanout decided.
 """
 
 import ast
