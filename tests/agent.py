@@ -287,7 +287,7 @@ class Alone(_Logged):
         """``settings`` are fields of :class:`leekfanout.configuration.config.Settings`.
 
         ``constants`` of leekfanout have these values in that process, for tests that can't wait as
-        long as people can: ``{"delivery.pipeline.HAND_BACK_AFTER_S": 1.0}``.
+        long as people can: ``{"delivery.hand_backs.HAND_BACK_AFTER_S": 1.0}``.
         """
         super().__init__(folder, "alone")
         self._constants = constants or {}

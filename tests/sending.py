@@ -8,11 +8,12 @@ import orjson
 
 from leekfanout.configuration.config import Subscription
 from leekfanout.delivery.batcher import Batch, Body, ClosedBy, join_documents
-from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outbox import Outbox, Signal
 from leekfanout.delivery.outcome import (
     Answer,
     Breaker,
 )
+from leekfanout.delivery.parcel import Parcel
 from leekfanout.delivery.sender import Complaints, Sender
 from leekfanout.errors import StoreError
 from leekfanout.status.stats import Stats

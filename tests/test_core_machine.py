@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from leekfanout.delivery.batcher import Batch, Batcher, ClosedBy
 from leekfanout.delivery.custody import BrokerCustody
-from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outbox import Outbox, Signal
 from leekfanout.delivery.outcome import Breaker, BreakerState
-from leekfanout.delivery.pipeline import _Recogniser
+from leekfanout.delivery.parcel import Parcel
+from leekfanout.delivery.recogniser import Recogniser
 from leekfanout.delivery.sender import Complaints, Sender
 from leekfanout.documents.events import EventTally
 from leekfanout.errors import SourceError
@@ -56,7 +57,7 @@ class Core:
             tally=EventTally(),
         )
         self._bad = ModelDeadLetters(accounts)
-        self._recogniser = _Recogniser(self.batcher, self.custody, self.stats)
+        self._recogniser = Recogniser(self.batcher, self.custody.ledger, self.stats)
         self.senders = [
             Sender(
                 number,

@@ -16,8 +16,9 @@ from leekfanout.delivery.custody import (
     BrokerCustody,
     DiskCustody,
 )
-from leekfanout.delivery.outbox import Outbox, Parcel
+from leekfanout.delivery.outbox import Outbox
 from leekfanout.delivery.outcome import Breaker
+from leekfanout.delivery.parcel import Parcel
 from leekfanout.errors import SourceError, StoreError
 from leekfanout.sources import Ack
 from leekfanout.status.stats import Stats

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from leekfanout.delivery.batcher import Batch, Body, ClosedBy, join_documents
-from leekfanout.delivery.outbox import BACK_WITHIN_S, Outbox, Parcel, Signal
+from leekfanout.delivery.outbox import BACK_WITHIN_S, Outbox, Signal
 from leekfanout.delivery.outcome import FAILURES_TO_OPEN, Breaker, BreakerState
+from leekfanout.delivery.parcel import Parcel
 from tests.waiting import until
 
 

@@ -7,13 +7,14 @@ import pytest
 
 from leekfanout.delivery import sender as sender_module
 from leekfanout.delivery.batcher import Batch
-from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outbox import Outbox, Signal
 from leekfanout.delivery.outcome import (
     FAILURES_BEFORE_HALVING,
     Answer,
     Breaker,
     BreakerState,
 )
+from leekfanout.delivery.parcel import Parcel
 from leekfanout.delivery.sender import Complaints, Sender
 from tests.sending import (
     NO_ANSWER,

@@ -17,33 +17,10 @@ from typing import Final
 
 from leekfanout.delivery.batcher import Batch, Body
 from leekfanout.delivery.outcome import Breaker, BreakerState, Others
+from leekfanout.delivery.parcel import Parcel
 
 BACK_WITHIN_S: Final = 2.0
 """How long a body that failed in an outage goes on waiting, at most, once the API takes others."""
-
-
-@dataclass(slots=True, eq=False)
-class Parcel:
-    """One body on its way, with what has happened to it; held by one thread at a time."""
-
-    batch: Batch
-    body: Body
-    attempts: int = 0
-    begun_at: float = 0.0
-    """When its latest POST began."""
-    under_way: bool = False
-    """Whether a sender has it."""
-    refusals: int = 0
-    """Answers that refuse it without naming a document."""
-    confirmed_before: int = 0
-    """What :attr:`Outbox.confirmed` was when it failed first, or was cut out as a suspect."""
-    failures_before: int = 0
-    """What :attr:`Outbox.failures` was then."""
-    suspect: bool = False
-    """Whether it was cut out of a body that is refused: then it is cut again at the next refusal."""
-    not_before: float = math.inf
-    """Until when it waits even if the API is back: as long as that has asked for. Infinite if what it
-    waits for isn't the API."""
 
 
 @dataclass(slots=True)

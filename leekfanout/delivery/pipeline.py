@@ -4,13 +4,10 @@ Only this loop's thread touches the broker. It sleeps until the socket, a sender
 has something for it; what is due is done in the order in which an event travels.
 """
 
-import contextlib
 import math
-import os
 import random
 import select
 import time
-from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
@@ -18,14 +15,18 @@ from leekfanout import logs
 from leekfanout.configuration.config import BYTES_PER_MB, Settings, Subscription
 from leekfanout.delivery.batcher import Batch, Batcher, ClosedBy
 from leekfanout.delivery.custody import BrokerCustody, Custody, DiskCustody
+from leekfanout.delivery.hand_backs import HandBacks
 from leekfanout.delivery.link import Link, LinkState
 from leekfanout.delivery.outbox import Outbox
 from leekfanout.delivery.outcome import Breaker, BreakerState
 from leekfanout.delivery.pacing import Pacing
+from leekfanout.delivery.recogniser import Recogniser
 from leekfanout.delivery.report import Report
 from leekfanout.delivery.sender import Complaints, Sender
+from leekfanout.delivery.unkept import Unkept
+from leekfanout.delivery.wake import Wake
 from leekfanout.documents.events import EventTally
-from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError, StoreError
+from leekfanout.errors import SourceError, SourceRefusedError, SourceStandbyError
 from leekfanout.sources import Inbox, Source
 from leekfanout.status.stats import Condition, Stats
 from leekfanout.stores.deadletters import FILE_NAME as DEAD_LETTERS_FILE
@@ -36,10 +37,6 @@ log = logs.get("pipeline")
 
 READ_MAX_MESSAGES: Final = 500
 """Messages taken in one turn of the loop, so that acks and timers get their turn under load."""
-HAND_BACK_AFTER_S: Final = 60.0
-HAND_BACK_AFTER_MAX_S: Final = 1200.0
-"""Below RabbitMQ's consumer_timeout of 30 minutes, whatever the doubling."""
-STORE_RETRY_S: Final = 10.0
 DEPTH_EVERY_S: Final = 15.0
 GOODBYE_S: Final = 1.0
 """What the end takes after the last delivery: acks arrive, the spool is written."""
@@ -51,40 +48,6 @@ class Phase(Enum):
     RUNNING = auto()
     DRAINING = auto()
     ENDED = auto()
-
-
-class Wake:
-    """An eventfd that any thread, or a signal handler, may set to make the main loop turn."""
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def set(self) -> None:
-        """Make the loop turn once more."""
-        os.eventfd_write(self.fd, 1)
-
-    def clear(self) -> None:
-        """Forget that it was set."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.fd)
-
-
-class _Recogniser:
-    """The inbox while messages are remembered from a lost connection."""
-
-    def __init__(self, batcher: Batcher, custody: BrokerCustody, stats: Stats) -> None:
-        self._batcher = batcher
-        self._ledger = custody.ledger
-        self._stats = stats
-        self.unusable = batcher.unusable
-
-    def message(self, delivery_tag: int, body: bytes, content_type: str | None) -> None:
-        """Take a message that may have come before."""
-        if self._ledger.recognise(body):
-            self._stats.add("redeliveries_recognised")
-            self._batcher.recognised(delivery_tag, body)
-        else:
-            self._batcher.message(delivery_tag, body, content_type)
 
 
 class Pipeline:
@@ -118,6 +81,7 @@ class Pipeline:
             subscription.name,
             int(settings.dead_letters_max_mb * BYTES_PER_MB),
         )
+        self._unkept = Unkept(self._dead_letters, stats)
         self._batcher = Batcher(
             app_env=subscription.app_env,
             max_events=subscription.batch_max_number_of_messages,
@@ -139,7 +103,7 @@ class Pipeline:
                 prefetch_count=subscription.prefetch_count,
                 in_flight_max_bytes=subscription.in_flight_max_bytes,
             )
-            self._recogniser: Inbox = _Recogniser(self._batcher, self._broker, stats)
+            self._recogniser: Inbox = Recogniser(self._batcher, self._broker.ledger, stats)
         else:
             self._spool = Spool(folder / "spool.sqlite3", int(settings.spool_max_mb * BYTES_PER_MB))
             self._custody = DiskCustody(
@@ -170,13 +134,8 @@ class Pipeline:
         self._tick_due = math.inf
         self._depth_due = 0.0
         self._depth_told: int | None = None
-        self._hand_back_due = math.inf
-        self._hand_back_after_s = HAND_BACK_AFTER_S
+        self._hand_backs = HandBacks()
         self._lost_at: float | None = None
-        self._unkept: list[Batch] = []
-        """Batches with dead letters that the disk didn't take yet: they can't be done before."""
-        self._unkept_done: set[Batch] = set()
-        self._unkept_due = math.inf
         self._log_down = logs.RateLimits(60.0)
         self._poll = select.poll()
         self._polled_fd = -1
@@ -212,7 +171,7 @@ class Pipeline:
         if self._pacing.due > now:
             due = min(due, self._pacing.due)
         self._close_if_due(now)
-        due = min(due, self._custody.turn(now), self._unkept_due, self._drain_due)
+        due = min(due, self._custody.turn(now), self._unkept.due, self._drain_due)
         if self._phase is Phase.DRAINING:
             self._end_if_drained(now)
         due = min(due, self._report.turn(now, self._condition(), *self._in_flight()))
@@ -304,44 +263,17 @@ class Pipeline:
         if batch.dead_letters:
             self._stats.add("events_bad", len(batch.dead_letters))
             self._report.bad_events(batch.dead_letters)
-            self._keep_dead_letters(batch)
+            self._unkept.keep(batch)
         self._custody.take(batch)
-
-    def _keep_dead_letters(self, batch: Batch) -> bool:
-        try:
-            evicted = self._dead_letters.put(batch.dead_letters)
-        except StoreError as error:
-            self._stats.problem(
-                str(error), "Make room in the state directory, or make it writable."
-            )
-            if batch not in self._unkept:
-                self._unkept.append(batch)
-            self._unkept_due = time.monotonic() + STORE_RETRY_S
-            return False
-        self._stats.add("dead_letters_evicted", evicted)
-        batch.dead_letters = []
-        return True
 
     # Batches that are done
 
     def _settle(self, now: float) -> None:
         done = self._outbox.take_done()
-        if self._unkept:
-            done = self._settle_unkept(done, now)
+        if self._unkept.waiting:
+            done = self._unkept.settle(done, now)
         if done:
             self._custody.done(done, now)
-
-    def _settle_unkept(self, done: Iterable[Batch], now: float) -> list[Batch]:
-        """Hold batches back until the disk has taken their dead letters; return those that are done."""
-        self._unkept_done.update(batch for batch in done if batch.dead_letters)
-        settled = [batch for batch in done if not batch.dead_letters]
-        if now < self._unkept_due:
-            return settled
-        self._unkept_due = math.inf
-        self._unkept = [batch for batch in self._unkept if not self._keep_dead_letters(batch)]
-        settled += (batch for batch in self._unkept_done if not batch.dead_letters)
-        self._unkept_done = {batch for batch in self._unkept_done if batch.dead_letters}
-        return settled
 
     # The link to the broker
 
@@ -423,12 +355,7 @@ class Pipeline:
         self._lost_at = None
 
     def _hand_back_or_resume(self, now: float) -> float:
-        """Hand messages back while the API is away, and consume again when it is ready.
-
-        Unacked messages sit in the broker's memory, and RabbitMQ closes channels that hold them for
-        longer than its consumer_timeout ("Delivery Acknowledgement Timeout"). Each time takes twice
-        as long as the one before, since a quorum queue counts how often a message was returned.
-        """
+        """Hand messages back while the API is away, and consume again when it is ready."""
         broker, link = self._broker, self._link
         if broker is None or self._phase is not Phase.RUNNING:
             return math.inf
@@ -440,19 +367,17 @@ class Pipeline:
                 self._pacing.connected(now)
                 broker.connection_begun()
                 link.state = LinkState.UP
-                self._hand_back_due = now + self._hand_back_after_s
+                self._hand_backs.resumed(now)
                 log.info("messages.resumed")
             return math.inf
         if opened_at is None:
-            self._hand_back_after_s = HAND_BACK_AFTER_S
-            self._hand_back_due = math.inf
+            self._hand_backs.api_is_back()
             return math.inf
         if self._outbox.breaker_state is not BreakerState.OPEN:
             return math.inf  # half-open: messages are needed for a trial
-        if self._hand_back_due == math.inf:
-            self._hand_back_due = opened_at + HAND_BACK_AFTER_S
-        if now < self._hand_back_due:
-            return self._hand_back_due
+        due = self._hand_backs.due(opened_at)
+        if now < due:
+            return due
         if self._outbox.posts_under_way == 0:
             self._hand_back(now, broker)
         return math.inf
@@ -464,10 +389,8 @@ class Pipeline:
             self._batcher.discard()
         self._window_due = math.inf
         dropped = set(broker.hand_back(now))
-        self._unkept = [batch for batch in self._unkept if batch not in dropped]
-        self._unkept_done -= dropped
-        self._hand_back_after_s = min(self._hand_back_after_s * 2, HAND_BACK_AFTER_MAX_S)
-        self._hand_back_due = math.inf
+        self._unkept.forget(dropped)
+        self._hand_backs.handed_back()
         self._link.state = LinkState.HANDED_BACK
         self._stats.add("hand_backs")
         log.warning("messages.handed_back", batches=len(dropped), reason="the API is away")

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from leekfanout import logs
 from leekfanout.configuration.config import Subscription
 from leekfanout.delivery.batcher import Body, document_id, events_in, join_documents
-from leekfanout.delivery.outbox import Outbox, Parcel, Signal
+from leekfanout.delivery.outbox import Outbox, Signal
 from leekfanout.delivery.outcome import (
     Outcome,
     Verdict,
@@ -24,6 +24,7 @@ from leekfanout.delivery.outcome import (
     refused_enough,
     retry_delay_s,
 )
+from leekfanout.delivery.parcel import Parcel
 from leekfanout.delivery.poster import Poster
 from leekfanout.errors import StoreError
 from leekfanout.status.stats import Stats

@@ -10,7 +10,8 @@ from typing import Final
 from leekfanout import logs
 from leekfanout.configuration.config import Settings, Subscription
 from leekfanout.delivery import allocator
-from leekfanout.delivery.pipeline import Pipeline, Wake
+from leekfanout.delivery.pipeline import Pipeline
+from leekfanout.delivery.wake import Wake
 from leekfanout.sources import Source
 from leekfanout.sources.amqp import AmqpSource
 from leekfanout.sources.redis import RedisSource

@@ -20,7 +20,7 @@ QUEUE = "leek.fanout"
 PUBLISH = {"amqp_url": publish_amqp, "redis_url": publish_redis}
 both_brokers = pytest.mark.parametrize("broker", list(PUBLISH))
 IMPATIENT = {
-    "delivery.pipeline.STORE_RETRY_S": 0.3,
+    "delivery.unkept.STORE_RETRY_S": 0.3,
     "delivery.sender.STORE_RETRY_S": 0.3,
     "delivery.custody.LOAD_RETRY_S": 0.3,
 }

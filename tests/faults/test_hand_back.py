@@ -16,7 +16,7 @@ from tests.publishers import publish_amqp
 from tests.waiting import until
 
 QUEUE = "leek.fanout"
-SOON = {"delivery.pipeline.HAND_BACK_AFTER_S": 0.5}
+SOON = {"delivery.hand_backs.HAND_BACK_AFTER_S": 0.5}
 
 
 def one_passes() -> Callable[[Request], Reply | None]:
