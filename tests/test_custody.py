@@ -71,8 +71,8 @@ class FakeSource:
         self.handed_back += 1
 
 
-def outbox() -> Outbox:
-    return Outbox(100, Breaker(random.Random(1)), lambda: None, lambda: 0.0)
+def outbox(capacity: int = 100) -> Outbox:
+    return Outbox(capacity, Breaker(random.Random(1)), lambda: None, lambda: 0.0)
 
 
 def take(from_outbox: Outbox) -> Parcel:
@@ -82,9 +82,9 @@ def take(from_outbox: Outbox) -> Parcel:
 
 
 class BrokerBench:
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = 100) -> None:
         self.source = FakeSource()
-        self.outbox = outbox()
+        self.outbox = outbox(capacity)
         self.custody = BrokerCustody(
             self.source, self.outbox, Stats(), prefetch_count=10, in_flight_max_bytes=2 * MB
         )
@@ -161,6 +161,28 @@ def test_prefetch_and_bytes_bound_what_is_read(broker):
     assert broker.custody.bytes_in_flight > 2 * MB
     assert broker.custody.may_read(1, 0)
     assert not broker.custody.may_read(1, 2 * MB)
+
+
+def test_a_full_outbox_bounds_what_is_read_unless_the_api_is_away():
+    broker = BrokerBench(capacity=1)
+    broker.custody.take(batch(1, ["a"]))
+    broker.custody.take(batch(2, ["b"]))
+    assert not broker.custody.may_read(2, 0)
+    broker.outbox.failed(take(broker.outbox), 5.0, breaks=True, at_once=True)
+    assert broker.outbox.is_full
+    assert broker.custody.may_read(2, 0)
+    assert not broker.custody.may_read(10, 0)
+
+
+def test_a_full_outbox_bounds_nothing_while_messages_may_come_again():
+    broker = BrokerBench(capacity=1)
+    broker.custody.take(batch(1, ["a"]))
+    assert not broker.custody.may_read(1, 0)
+    broker.custody.connection_lost(1.0)
+    broker.custody.connection_begun()
+    assert broker.custody.may_read(0, 0)
+    broker.custody.ledger.recognise(message("a"))
+    assert not broker.custody.may_read(1, 0)
 
 
 def test_the_broker_is_asked_from_time_to_time_whether_it_has_the_acks(broker):

@@ -12,6 +12,7 @@ from leekfanout import logs
 from leekfanout.delivery.batcher import Batch, Body, ClosedBy, document_id, parse_body
 from leekfanout.delivery.ledger import Ledger
 from leekfanout.delivery.outbox import Outbox
+from leekfanout.delivery.outcome import BreakerState
 from leekfanout.documents.events import CONTENT_TYPE, decode
 from leekfanout.errors import BadEventError, StoreError
 from leekfanout.sources import Ack, Source
@@ -117,8 +118,10 @@ class BrokerCustody:
         bytes_held = self.ledger.unacked_bytes + open_bytes * OPEN_BATCH_COST
         if at_limit or bytes_held >= self._in_flight_max_bytes:
             return False
-        # A message that is recognised takes no place, and unread it would hide what comes after it.
-        return self.ledger.remembers or not self._outbox.is_full
+        # Unread messages hide the answer behind them: how many more wait at the broker. A recognised
+        # one takes no place in the outbox, and while the API is away there is no other way to see.
+        api_is_away = self._outbox.breaker_state is BreakerState.OPEN
+        return not self._outbox.is_full or api_is_away or self.ledger.remembers
 
     def all_have_come(self, last_tag: int) -> bool:
         return self.ledger.outstanding(last_tag) >= self._prefetch_count
