@@ -87,3 +87,18 @@ def test_a_file_behind_links_is_followed(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FileWatch(tmp_path / "no" / "subscriptions.json")
+
+
+def test_a_file_in_another_folder_that_a_link_points_to_is_watched(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "subscriptions.json"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("[]")
+    path = tmp_path / "subscriptions.json"
+    path.symlink_to(elsewhere)
+    watch = FileWatch(path)
+    try:
+        elsewhere.write_text("[1]")
+        assert wakes(watch)
+        assert watch.changed()
+    finally:
+        watch.close()

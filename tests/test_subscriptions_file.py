@@ -42,6 +42,23 @@ def test_a_file_that_is_not_there_is_empty_and_is_made_for_its_owner_alone(path:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_who_could_read_the_file_before_can_read_it_afterwards(path: Path, mode: int) -> None:
+    path.write_text("[]")
+    path.chmod(mode)
+    SubscriptionsFile(path).add(entry("qa"))
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_changes_stays_the_agents_and_so_does_the_lock(path: Path) -> None:
+    path.write_text("[]")
+    os.chown(path, 65_534, 65_534)
+    SubscriptionsFile(path).add(entry("qa"))
+    for each in (path, path.with_name(f"{path.name}.lock")):
+        assert (each.stat().st_uid, each.stat().st_gid) == (65_534, 65_534)
+
+
 def test_entries_that_this_version_does_not_understand_survive(path: Path) -> None:
     others = [entry("dev", future={"nested": [1.5, None, "é"]}), {"strange": True}, 17]
     path.write_text(json.dumps(others))

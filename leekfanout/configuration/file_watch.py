@@ -18,22 +18,23 @@ _READ_BYTES: Final = 65_536
 class FileWatch:
     """Watches one file, which may be replaced, and may not exist yet; its folder must.
 
-    Closed with :meth:`close`. The file's folder has to stay the same one.
+    Where it is a link, what that points to is watched too. Closed with :meth:`close`. The file's folder
+    has to stay the same one.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError where the folder can't be watched."""
         self._path = path
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise _last_error()
-        folder = os.fsencode(path.parent)
-        mask = _IN_CLOSE_WRITE | _IN_MOVED_TO | _IN_CREATE
-        if libc.inotify_add_watch(self._fd, folder, mask) < 0:
-            error = _last_error()
+        try:
+            self._watch(path.parent)
+        except OSError:
             self.close()
-            raise error
+            raise
+        self._watch_target()
         self._seen = self._identity()
 
     def fileno(self) -> int:
@@ -45,11 +46,22 @@ class FileWatch:
         with suppress(BlockingIOError):
             while os.read(self._fd, _READ_BYTES):
                 pass
+        self._watch_target()
         before, self._seen = self._seen, self._identity()
         return self._seen not in {before, None}
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def _watch_target(self) -> None:
+        """Watch the folder of what the path points to now; watching one again changes nothing."""
+        with suppress(OSError):
+            self._watch(self._path.resolve().parent)
+
+    def _watch(self, folder: Path) -> None:
+        mask = _IN_CLOSE_WRITE | _IN_MOVED_TO | _IN_CREATE
+        if self._libc.inotify_add_watch(self._fd, os.fsencode(folder), mask) < 0:
+            raise _last_error()
 
     def _identity(self) -> tuple[int, int, int] | None:
         try:

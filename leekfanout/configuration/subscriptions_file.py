@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,8 +37,12 @@ class SubscriptionsFile:
 
     def entries(self) -> list[Any]:
         """Return what the file holds, nothing if it isn't there. Raises ConfigError."""
-        if not self.path.exists():
+        try:
+            self.path.stat()
+        except FileNotFoundError:
             return []
+        except OSError:
+            pass  # reading it says in words what the matter is
         return parse_entries(read_subscriptions_file(self.path), str(self.path))
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -74,6 +79,7 @@ class SubscriptionsFile:
         lock = self.path.with_name(f"{self.path.name}.lock")
         with self._plain_words(lock):
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._share(descriptor)
         try:
             deadline = time.monotonic() + LOCK_TIMEOUT_S
             while not _try_lock(descriptor):
@@ -97,7 +103,8 @@ class SubscriptionsFile:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.write(text)
                     file.flush()
-                    self._keep_owner(file.fileno())
+                    self._share(file.fileno())
+                    self._keep_mode(file.fileno())
                     os.fsync(file.fileno())
                 os.replace(new, self.path)
             except BaseException:
@@ -106,11 +113,17 @@ class SubscriptionsFile:
                 raise
             _fsync_folder(folder)
 
-    def _keep_owner(self, descriptor: int) -> None:
-        """Give the new file the old one's owner, or an agent that isn't root can't read it."""
-        with suppress(FileNotFoundError, PermissionError):
-            old = self.path.stat()
-            os.fchown(descriptor, old.st_uid, old.st_gid)
+    def _share(self, descriptor: int) -> None:
+        """Give a file that root makes to the owner of what was there: its agent needn't be root."""
+        with suppress(OSError):
+            there = self.path if self.path.exists() else self.path.parent
+            owner = there.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+    def _keep_mode(self, descriptor: int) -> None:
+        """Let who could read the old file read the new one; a first one is the owner's alone."""
+        with suppress(FileNotFoundError):
+            os.fchmod(descriptor, stat.S_IMODE(self.path.stat().st_mode))
 
     @contextmanager
     def _plain_words(self, path: Path) -> Iterator[None]:
