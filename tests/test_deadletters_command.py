@@ -1,6 +1,9 @@
 """``leekfanout deadletters`` from the outside: what it prints, asks, does and returns."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,11 +105,41 @@ def test_long_lists_are_complete(run: Run, put: Callable[..., None]) -> None:
     assert ids(run("list", "--json")[1]) == [f"shop-prod:{number}" for number in range(1, 1_235)]
 
 
-def test_an_empty_state_directory_has_no_letters(run: Run) -> None:
+def test_an_empty_state_directory_has_no_letters(run: Run, state: Path) -> None:
+    state.mkdir()
     code, out, err = run("list")
     assert (code, out) == (0, "")
     assert "no dead letters" in err
     assert run("list", "--json") == (0, "", "")
+
+
+def test_a_state_directory_that_is_not_there_is_told(run: Run, state: Path) -> None:
+    code, out, err = run("list")
+    assert (code, out) == (2, "")
+    assert f"{state} can't be read: No such file or directory." in err
+    assert "--state-dir" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_who_may_not_look_into_a_subscriptions_folder_is_told(
+    put: Callable[..., None], state: Path
+) -> None:
+    put("shop-prod", letter())
+    (state / "shop-prod").chmod(0o700)
+    for folder in (state, *state.parents[:3]):
+        folder.chmod(0o755)
+    command = [sys.executable, "-m", "leekfanout", "deadletters", "list", "--state-dir", str(state)]
+    done = subprocess.run(
+        command,
+        user=65_534,
+        group=65_534,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{state / 'shop-prod'} can't be read: Permission denied." in done.stderr
 
 
 def test_show_prints_all_that_is_known(run: Run, put: Callable[..., None]) -> None:

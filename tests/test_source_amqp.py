@@ -251,7 +251,19 @@ def test_missing_permissions_are_refused_in_plain_words(amqp_url, rabbitmq: Rabb
     nothing = {"configure": "^$", "write": "^$", "read": "^$"}
     rabbitmq.call("PUT", f"/api/permissions/{vhost}/weak", nothing)
     source = AmqpSource(subscription(rabbitmq.url(vhost, "weak", "weak")))
-    with pytest.raises(SourceError, match=r"refuses access|doesn.t have what is needed"):
+    with pytest.raises(SourceRefusedError, match=r"refuses access: .*\. Give the user"):
+        source.connect()
+
+
+def test_a_queue_that_may_not_be_made_is_told_as_a_lack_of_permission(amqp_url, rabbitmq):
+    vhost = amqp_url.rpartition("/")[2]
+    rabbitmq.call("PUT", "/api/users/reader", {"password": "reader", "tags": ""})
+    reads = {"configure": "^$", "write": "^$", "read": ".*"}
+    rabbitmq.call("PUT", f"/api/permissions/{vhost}/reader", reads)
+    source = AmqpSource(subscription(rabbitmq.url(vhost, "reader", "reader")))
+    with pytest.raises(
+        SourceRefusedError, match=r"refuses access: .*leek\.fanout.*\. Give the user"
+    ):
         source.connect()
 
 

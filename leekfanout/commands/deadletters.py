@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from leekfanout.configuration import config
@@ -110,6 +111,7 @@ def _stores(args: argparse.Namespace, only: str | None) -> Iterator[DeadLetters]
     """Give the dead letters of each subscription that has any, or of ``only`` one."""
     settings = config.load_settings(args, os.environ)
     max_bytes = int(settings.dead_letters_max_mb * BYTES_PER_MB)
+    _look_into(settings.state_dir)
     for path in sorted(settings.state_dir.glob(f"*/{FILE_NAME}")):
         if only in {None, path.parent.name}:
             store = DeadLetters(path, path.parent.name, max_bytes, owner=False)
@@ -117,6 +119,19 @@ def _stores(args: argparse.Namespace, only: str | None) -> Iterator[DeadLetters]
                 yield store
             finally:
                 store.close()
+
+
+def _look_into(state_dir: Path) -> None:
+    """Raise LeekfanoutError where nobody can tell whether there are dead letters."""
+    try:
+        folders = [entry.path for entry in os.scandir(state_dir) if entry.is_dir()]
+        for folder in folders:
+            os.scandir(folder).close()
+    except OSError as error:
+        raise LeekfanoutError(
+            f"{error.filename} can't be read: {error.strerror}. The dead letters are in the agent's "
+            "state folder: name it with --state-dir, and be its user or root."
+        ) from None
 
 
 def _letters(store: DeadLetters, only: LetterFilter = EVERYTHING) -> Iterator[StoredLetter]:

@@ -58,6 +58,7 @@ class AmqpSource:
         self.depth: int | None = None
         self._deliveries = Deliveries()
         self._warned = False
+        self._refusal: amqp_errors.AccessRefused | None = None
         self._heartbeat_sent_at = 0.0
 
     def connect(self) -> None:
@@ -71,9 +72,10 @@ class AmqpSource:
             # Not connect(): that would wait for two seconds and try again before it fails.
             self._connection = self._kombu.transport.establish_connection()
             self._heartbeat_sent_at = time.monotonic()
-            self._declare()
-            self._open_counter()
-            self._consume()
+            with self._for_lack_of_permission():
+                self._declare()
+                self._open_counter()
+                self._consume()
 
     def _new_connection(self, url: str) -> Connection:
         options = {
@@ -141,10 +143,23 @@ class AmqpSource:
         try:
             declare()
         except (amqp_errors.PreconditionFailed, amqp_errors.AccessRefused) as error:
+            if isinstance(error, amqp_errors.AccessRefused):
+                self._refusal = error
             if not self._warned:
                 log.warning(f"{kind}.used_as_it_is", name=name, reason=error.reply_text)
             # The refusal has closed the channel (AMQP 0-9-1, 1.4.2.1).
             self._channel = self._connection.channel()
+
+    @contextmanager
+    def _for_lack_of_permission(self) -> Iterator[None]:
+        """Let what isn't there be told as the refusal to make it, if it was refused."""
+        self._refusal = None
+        try:
+            yield
+        except amqp_errors.NotFound:
+            if self._refusal is None:
+                raise
+            raise self._refusal from None
 
     def fileno(self) -> int:
         """The connection's socket."""
@@ -211,7 +226,7 @@ class AmqpSource:
     def resume(self) -> None:
         """Open a channel and consume again."""
         self._deliveries.discard = False
-        with self._plain_words():
+        with self._plain_words(), self._for_lack_of_permission():
             self._declare()
             self._consume()
 
@@ -277,13 +292,13 @@ def in_plain_words(error: Exception, address: str, subscription: Subscription) -
         return error
     if isinstance(error, amqp_errors.NotAllowed):
         return SourceRefusedError(
-            f"{address} refuses the virtual host: {error.reply_text} "
+            f"{address} refuses the virtual host: {_sentence(error)} "
             "Create it, or give the user access to it."
         )
     if isinstance(error, amqp_errors.AccessRefused):
         return SourceRefusedError(_access_refused(error, address, subscription))
     if isinstance(error, amqp_errors.NotFound):
-        return SourceError(f"{address} doesn't have what is needed: {error.reply_text}")
+        return SourceError(f"{address} doesn't have what is needed: {_sentence(error)}")
     if isinstance(error, amqp_errors.ConsumerCancelled):
         return SourceError(
             f"{address} cancelled the consumer: the queue {subscription.queue} was deleted or moved."
@@ -301,7 +316,12 @@ def _access_refused(
     if "login" in error.reply_text.lower():
         return f"{address} refuses the credentials. Check the user and the password in `broker`."
     return (
-        f"{address} refuses access: {error.reply_text} Give the user the permissions to read the queue "
-        f"{subscription.queue} and, so that it can be made and bound, to configure it and to read the "
-        f"exchange {subscription.exchange}."
+        f"{address} refuses access: {_sentence(error)} Give the user the permissions to read the "
+        f"queue {subscription.queue} and, so that it can be made and bound, to configure it, and to "
+        f"read the exchange {subscription.exchange}."
     )
+
+
+def _sentence(error: amqp_errors.AMQPError) -> str:
+    """Return what the broker says as a sentence: its texts end with a full stop or without one."""
+    return f"{error.reply_text.rstrip('. ')}."
