@@ -252,7 +252,7 @@ def test_at_the_end_a_message_that_was_split_is_left_to_the_broker(broker):
     broker.outbox.settled(parcels[0], confirmed=True)
     broker.outbox.settled(parcels[3], confirmed=True)
     broker.custody.leave(1.0)
-    assert broker.source.acks == [Ack(1, multiple=False)]
+    assert broker.source.acks == [Ack(1, multiple=False), Ack(3, multiple=False)]
 
 
 def test_what_is_delivered_in_the_last_moment_is_acked(broker):

@@ -1,12 +1,13 @@
 """The ledger: which delivery tags may be acked, and which messages came again."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import pytest
 
 from leekfanout.delivery.batcher import Batch, ClosedBy, join_documents
 from leekfanout.delivery.ledger import REMEMBERED_FOR_S, REMEMBERED_MAX, Ledger
 from leekfanout.sources import Ack
+from leekfanout.stores.deadletters import DeadLetter
 
 
 def body(number: int) -> bytes:
@@ -68,17 +69,27 @@ def test_batches_that_are_done_in_order_take_one_multiple_ack():
     assert ledger.outstanding(7) == 0
 
 
-def still_in(*numbers: int):
-    return lambda message: message in [body(number) for number in numbers]
+def is_any_of(message: bytes, ids: Set[str]) -> bool:
+    return any(message == body(int(number)) for number in ids)
+
+
+def acks_with_left(ledger: Ledger, of: Batch, *numbers: int) -> list[Ack]:
+    """Let only the documents of these messages be left of a batch; return the acks of that."""
+    ledger.thinned(of, {str(number) for number in numbers})
+    return acks_of_parts(ledger)
+
+
+def acks_of_parts(ledger: Ledger) -> list[Ack]:
+    return ledger.acks_of_parts(1.0, is_any_of)
 
 
 def test_of_a_batch_that_is_done_in_part_only_what_is_left_stays_unacked():
     ledger = Ledger()
     (whole,) = opened(ledger, batch(1, 5))
-    assert ledger.acks_in(whole, still_in(2, 4)) == singles(1, 3, 5)
+    assert acks_with_left(ledger, whole, 2, 4) == singles(1, 3, 5)
     assert ledger.outstanding(5) == 2
-    assert ledger.acks_in(whole, still_in(2)) == singles(4)
-    assert ledger.acks_in(whole, still_in(2)) == []
+    assert acks_with_left(ledger, whole, 2) == singles(4)
+    assert acks_with_left(ledger, whole, 2) == []
     assert ledger.outstanding(5) == 1
     assert ledger.acks(1e9, 0.0) == []
     ledger.done(whole, 1.0)
@@ -89,7 +100,7 @@ def test_of_a_batch_that_is_done_in_part_only_what_is_left_stays_unacked():
 def test_of_a_batch_beyond_a_gap_the_rest_is_acked_once():
     ledger = Ledger()
     first, second = opened(ledger, batch(1, 2), batch(3, 6))
-    assert ledger.acks_in(second, still_in(4)) == singles(3, 5, 6)
+    assert acks_with_left(ledger, second, 4) == singles(3, 5, 6)
     ledger.done(second, 1.0)
     assert ledger.acks(9.0, 0.25) == singles(4)
     assert ledger.outstanding(6) == 2
@@ -101,24 +112,73 @@ def test_of_a_batch_beyond_a_gap_the_rest_is_acked_once():
 def test_a_multiple_ack_of_a_later_batch_covers_what_was_left_of_an_earlier_one():
     ledger = Ledger()
     first, second = opened(ledger, batch(1, 4), batch(5, 6))
-    assert ledger.acks_in(first, still_in(3)) == singles(1, 2, 4)
+    assert acks_with_left(ledger, first, 3) == singles(1, 2, 4)
     ledger.done(second, 1.0)
     ledger.done(first, 1.0)
     assert ledger.acks(1.0, 0.25) == [multiple(6)]
     assert ledger.outstanding(6) == 0
 
 
-def test_a_batch_that_shares_a_message_is_acked_as_a_whole():
+def test_a_batch_that_follows_one_of_which_a_document_fails_is_acked_all_the_same():
+    ledger = Ledger()
+    first, second, third = opened(
+        ledger, batch(1, 3, continues=True), batch(3, 5, continues=True), batch(5, 6)
+    )
+    ledger.done(second, 1.0)
+    ledger.done(third, 1.0)
+    assert acks_of_parts(ledger) == []  # what is left of the first isn't known
+    assert acks_with_left(ledger, first, 1) == singles(2, 3, 4)
+    # With that the second is done, and so the third is, which waited for nothing else.
+    assert ledger.acks(1.0, 0.0) == singles(5, 6)
+    assert ledger.outstanding(6) == 1
+    assert ledger.acks(9.0, 0.0) == []
+    ledger.done(first, 9.0)
+    assert ledger.acks(9.0, 0.0) == singles(1)
+    assert ledger.outstanding(6) == 0
+    assert ledger.bytes_held == ledger.unbarred_bytes
+
+
+def test_a_message_that_is_shared_waits_for_both_its_batches():
     ledger = Ledger()
     first, second = opened(ledger, batch(1, 3, continues=True), batch(3, 5))
-    assert ledger.acks_in(second, still_in()) == []
-    assert ledger.acks_in(first, still_in(1)) == singles(2)  # the shared one is the second's
+    assert acks_with_left(ledger, first, 3) == singles(1, 2)
+    assert acks_with_left(ledger, second, 5) == singles(4)
+    ledger.done(first, 1.0)
+    assert acks_of_parts(ledger) == singles(3)
+    ledger.done(second, 1.0)
+    assert ledger.acks(1.0, 0.0) == singles(5)
+    assert ledger.outstanding(5) == 0
+
+
+def test_what_comes_again_beside_a_document_that_fails_is_acked_and_so_is_what_is_new():
+    ledger = Ledger()
+    (first,) = opened(ledger, batch(1, 3))
+    acks_with_left(ledger, first, 2)
+    ledger.connection_lost()
+    assert all(ledger.recognise(body(tag)) for tag in (1, 2, 3))
+    (again,) = opened(ledger, batch(1, 5))
+    ledger.done(again, 1.0)
+    assert acks_of_parts(ledger) == singles(1, 3, 4, 5)
+    assert ledger.outstanding(5) == 1
+    ledger.done(first, 2.0)
+    assert ledger.acks(2.0, 0.0) == singles(2)
+    assert ledger.outstanding(5) == 0
+
+
+def test_messages_wait_for_dead_letters_that_are_not_on_disk():
+    ledger = Ledger()
+    first, second = opened(ledger, batch(1, 3, continues=True), batch(3, 5))
+    first.dead_letters = [DeadLetter("event", "why", None, b"{}", 0.0)]
+    ledger.done(second, 1.0)
+    assert acks_with_left(ledger, first, 1) == []
+    first.dead_letters = []
+    assert acks_with_left(ledger, first, 1) == [*singles(2), *singles(3, 4, 5)]
 
 
 def test_messages_that_were_acked_early_are_recognised_if_the_acks_were_lost():
     ledger = Ledger()
     (whole,) = opened(ledger, batch(1, 3))
-    ledger.acks_in(whole, still_in(2))
+    acks_with_left(ledger, whole, 2)
     ledger.connection_lost()
     assert all(ledger.recognise(body(tag)) for tag in (1, 2, 3))
 

@@ -5,8 +5,8 @@ flight. PUB/SUB keeps nothing, so there reading never stops, and what doesn't fi
 the spool. Both are used by the main thread only.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Final, Protocol
 
 from leekfanout import logs
 from leekfanout.delivery.batcher import Batch, Body, ClosedBy, document_id, parse_body
@@ -15,7 +15,7 @@ from leekfanout.delivery.outbox import Outbox
 from leekfanout.delivery.outcome import BreakerState
 from leekfanout.documents.events import CONTENT_TYPE, decode
 from leekfanout.errors import BadEventError, StoreError
-from leekfanout.sources import Ack, Source
+from leekfanout.sources import Source
 from leekfanout.status.stats import Stats
 from leekfanout.stores.spool import Spool, SpoolEntry
 
@@ -136,7 +136,7 @@ class BrokerCustody:
             return float("inf")
         ledger.forget_old(now)
         self.ack(now, self._ack_held_s)
-        self._ack_parts(self._outbox.take_thinned())
+        self._ack_parts(now, self._outbox.take_thinned())
         if ledger.unbarred_bytes and not self._barrier_under_way:
             if now >= self._barrier_due or ledger.unbarred_bytes >= BARRIER_EVERY_BYTES:
                 self._barrier_due = now + BARRIER_EVERY_S
@@ -187,19 +187,18 @@ class BrokerCustody:
         if not self.connected:
             return
         self.ack(now, 0.0)
-        self._ack_parts(left)
+        self._ack_parts(now, left)
 
-    def _ack_parts(self, left: Mapping[Batch, Sequence[Body]]) -> None:
-        """Ack the messages of batches of which nothing is ``left``, where a part of the batch is.
+    def _ack_parts(self, now: float, left: Mapping[Batch, Sequence[Body]]) -> None:
+        """Ack messages of batches that aren't done; of some of them only what is ``left`` isn't.
 
         Else a document that fails again and again would take the place of its whole batch in what
         the broker lets us have (``prefetch_count``), which may be all of it.
         """
-        acks: list[Ack] = []
         for batch, bodies in left.items():
-            if batch.begun and not batch.dead_letters:
-                acks += self.ledger.acks_in(batch, _has_any_of(ids_in(bodies)))
-        if acks:
+            if batch.begun:
+                self.ledger.thinned(batch, ids_in(bodies))
+        if acks := self.ledger.acks_of_parts(now, has_any_of):
             self._source.ack(acks)
 
 
@@ -330,23 +329,24 @@ def ids_in(bodies: Iterable[Body]) -> set[str]:
     return {document_id(body.document(i)) for body in bodies for i in range(len(body))}
 
 
-def _has_any_of(ids: set[str]) -> Callable[[bytes], bool]:
-    """Return whether a message has an event of a task, or of a worker, whose id is among ``ids``."""
+def has_any_of(message: bytes, ids: Set[str]) -> bool:
+    """Whether a message has an event that belongs to a document whose id is among ``ids``.
 
-    def has(message: bytes) -> bool:
-        try:
-            events = decode(message, CONTENT_TYPE)
-        except BadEventError:
-            return False  # dead-lettered as a whole
-        named = (
-            value
-            for event in events
-            if isinstance(event, dict)
-            for value in (event.get("uuid"), event.get("hostname"))
-        )
-        return any(isinstance(value, str) and value in ids for value in named)
+    A task's document has the task's id, a worker's has the worker's name (contract, section 3).
+    """
+    if not ids:
+        return False
+    try:
+        events = decode(message, CONTENT_TYPE)
+    except BadEventError:
+        return False  # dead-lettered as a whole
+    return any(_document_of(event) in ids for event in events if isinstance(event, dict))
 
-    return has
+
+def _document_of(event: dict[str, Any]) -> str:
+    is_workers = str(event.get("type")).startswith("worker-")
+    value = event.get("hostname" if is_workers else "uuid")
+    return value if isinstance(value, str) else ""
 
 
 def as_batch(entry: SpoolEntry) -> Batch:

@@ -2,8 +2,9 @@
 
 Batches cover runs of delivery tags, since a channel counts its messages. A batch that is done has all
 of its events confirmed or dead-lettered, and then its messages may be acked; a message that was split
-over two batches belongs to the later one, which waits for the earlier. Pure: no sockets and no
-clocks; used by the main thread only.
+over two batches belongs to the later one, which waits for the earlier. Where a few documents of a
+batch fail again and again, the other messages are acked before it is done, and so are those of the
+batches that wait for it. Pure: no sockets and no clocks; used by the main thread only.
 
 After a lost connection all its tags are void, and the broker delivers again whatever it has seen no
 ack for. The ledger then remembers those messages by a digest of their bodies. One that comes again is
@@ -11,11 +12,11 @@ ack for. The ledger then remembers those messages by a digest of their bodies. O
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Set
 from typing import Final
 
 from leekfanout.delivery.batcher import Batch
+from leekfanout.delivery.ledger_entry import Entry, digest_of
 from leekfanout.sources import Ack
 
 REMEMBERED_MAX: Final = 100_000
@@ -29,74 +30,25 @@ ACKED_BODIES_MAX_BYTES: Final = 8_000_000
 stands behind all deliveries under way, which may be hundreds of large ones: of more, digests do."""
 
 
-class _Entry:
-    """A batch in the ledger, and what it still waits for."""
-
-    __slots__ = (
-        "acked_early",
-        "batch",
-        "digests",
-        "done",
-        "done_at",
-        "follows",
-        "recognised",
-        "singly_acked",
-        "waiters",
-        "waiting_for",
-    )
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.digests: list[bytes] | None = None
-        """Of its own messages, once they are dropped."""
-        self.waiting_for = 1
-        """Itself, and the batches that other events of its messages are in."""
-        self.waiters: list[_Entry] = []
-        self.done = False
-        self.done_at = 0.0
-        self.singly_acked = False
-        self.acked_early: set[int] = set()
-        """Tags that were acked before the batch was done."""
-        self.recognised = False
-        """Whether some of its messages came again and are in earlier batches."""
-        self.follows = False
-        """Whether its first message began in the batch before it."""
-
-    def wait_for(self, other: "_Entry") -> None:
-        if not other.done:
-            self.waiting_for += 1
-            other.waiters.append(self)
-
-    @property
-    def last_own_tag(self) -> int:
-        return self.batch.last_tag - self.batch.continues
-
-    def own_messages(self) -> list[bytes]:
-        return self.batch.messages[: len(self.batch.messages) - self.batch.continues]
-
-    def own_digests(self) -> list[bytes]:
-        if self.digests is not None:
-            return self.digests
-        return [_digest(message) for message in self.own_messages()]
-
-
 class Ledger:
     """The delivery tags of one subscription's connection, one connection after another."""
 
     def __init__(self) -> None:
-        self._entries: deque[_Entry] = deque()
+        self._entries: deque[Entry] = deque()
         """This connection's that aren't behind the multiple ack yet, in the order of their tags."""
-        self._not_done: dict[Batch, _Entry] = {}
+        self._not_done: dict[Batch, Entry] = {}
         """Of this connection and of earlier ones."""
-        self._acked: deque[_Entry] = deque()
+        self._acked: deque[Entry] = deque()
         """Acked, but the broker may not know it yet."""
-        self._acked_whole: deque[_Entry] = deque()
+        self._acked_whole: deque[Entry] = deque()
         """Those of them whose messages are kept."""
         self._barred = 0
-        self._remembered: dict[bytes, list[_Entry]] = {}
+        self._remembered: dict[bytes, list[Entry]] = {}
         self._remembered_count = 0
         self._forget_at: float | None = None
-        self._recognised_in_open: list[_Entry] = []
+        self._recognised_in_open: list[Entry] = []
+        self._stirred: dict[Entry, None] = {}
+        """Those of which messages may be done that weren't when they were looked at last."""
         self._acked_up_to = 0
         self._acked_beyond = 0
         self._last_tag = 0
@@ -109,7 +61,7 @@ class Ledger:
 
     def opened(self, batch: Batch) -> None:
         """Take a closed batch: it is under way from now on."""
-        entry = _Entry(batch)
+        entry = Entry(batch)
         entry.follows = self._last_continues
         if entry.follows and self._entries:  # else it is acked already
             entry.wait_for(self._entries[-1])
@@ -129,15 +81,39 @@ class Ledger:
         if entry is None:
             return False
         self.bytes_held -= batch.drop_bodies()
+        entry.left = frozenset()
+        self._settle(entry, now)
+        return True
+
+    def thinned(self, batch: Batch, left: Set[str]) -> None:
+        """Note that a batch is done but for the documents whose ids are ``left``."""
+        entry = self._not_done.get(batch)
+        if entry is not None:
+            entry.left = left
+            self._stir(entry)
+
+    def _settle(self, entry: Entry, now: float) -> None:
+        """Take one off what the entry waits for, and so on with those for which that is the last."""
         settling = [entry]
         while settling:
             current = settling.pop()
+            if current.done:
+                continue
             current.waiting_for -= 1
-            if not current.waiting_for:
-                current.done, current.done_at = True, now
-                settling += current.waiters
-                current.waiters = []
-        return True
+            if current.waiting_for:
+                self._stir(current)
+                continue
+            current.done, current.done_at = True, now
+            settling += current.waiters
+            current.waiters, current.awaits = [], []
+
+    def _stir(self, entry: Entry) -> None:
+        stirring = [entry]
+        while stirring:
+            current = stirring.pop()
+            if not current.done and current not in self._stirred:
+                self._stirred[current] = None
+                stirring += current.waiters
 
     def outstanding(self, last_tag: int) -> int:
         """Return how many messages are unacked once ``last_tag`` has been delivered."""
@@ -189,7 +165,7 @@ class Ledger:
                         yield Ack(tag, multiple=False)
             acked_up_to = entry.last_own_tag
 
-    def _note_ack(self, entry: _Entry) -> None:
+    def _note_ack(self, entry: Entry) -> None:
         self._acked.append(entry)
         self._acked_whole.append(entry)
         self._acked_bytes += entry.batch.size_bytes
@@ -198,19 +174,32 @@ class Ledger:
             oldest.digests = oldest.own_digests()
             self._drop_acked(oldest)
 
-    def acks_in(self, batch: Batch, left: Callable[[bytes], bool]) -> list[Ack]:
-        """Return acks for those messages of a batch, done in part, that have none yet and are done.
+    def acks_of_parts(self, now: float, has_any_of: Callable[[bytes, Set[str]], bool]) -> list[Ack]:
+        """Return acks for those messages of batches that aren't done which are done all the same.
 
-        ``left`` says of a message whether something of it isn't done. A batch whose messages are in
-        other batches too is left alone.
+        ``has_any_of`` says whether a message has an event that belongs to one of some documents.
+        Looks only at what :meth:`done` or :meth:`thinned` has changed since the last call.
         """
-        entry = self._not_done.get(batch)
-        if entry is None or entry.follows or entry.recognised or entry not in self._entries:
-            return []
+        stirred, self._stirred = self._stirred, {}
+        acks: list[Ack] = []
+        if stirred:
+            here = set(self._entries)
+            for entry in stirred:
+                if entry in here and not entry.done and (left := entry.left_of_all()) is not None:
+                    acks += self._acks_in(entry, left, has_any_of)
+                    # Its own documents are through, too: whatever it waits for, no message does.
+                    if not entry.left and len(entry.acked_early) == len(entry.own_messages()):
+                        entry.waiting_for = 1
+                        self._settle(entry, now)
+        return acks
+
+    def _acks_in(
+        self, entry: Entry, left: Set[str], has_any_of: Callable[[bytes, Set[str]], bool]
+    ) -> list[Ack]:
         tags = [
             tag
-            for tag, message in enumerate(entry.own_messages(), batch.first_tag)
-            if tag not in entry.acked_early and not left(message)
+            for tag, message in enumerate(entry.own_messages(), entry.batch.first_tag)
+            if tag not in entry.acked_early and not has_any_of(message, left)
         ]
         entry.acked_early.update(tags)
         self._acked_beyond += len(tags)
@@ -246,7 +235,7 @@ class Ledger:
                 self._drop_acked(entry)
         self._barred = 0
 
-    def _drop_acked(self, entry: _Entry) -> None:
+    def _drop_acked(self, entry: Entry) -> None:
         freed = entry.batch.drop_messages()
         self.bytes_held -= freed
         self._acked_bytes -= freed
@@ -292,9 +281,9 @@ class Ledger:
         self._begin_connection()
         return dropped
 
-    def _chains(self) -> Iterator[list[_Entry]]:
+    def _chains(self) -> Iterator[list[Entry]]:
         """Give the entries of this connection in groups that share messages."""
-        chain: list[_Entry] = []
+        chain: list[Entry] = []
         for entry in self._entries:
             chain.append(entry)
             if not entry.batch.continues:
@@ -306,13 +295,14 @@ class Ledger:
     def _begin_connection(self) -> None:
         self._acked.clear()
         self._acked_whole.clear()
+        self._stirred.clear()
         self._entries.clear()
         self._barred = self._acked_up_to = self._acked_beyond = self._last_tag = 0
         self._acked_bytes = 0
         self._last_continues = False
         self._forget_at = None
 
-    def _remember(self, entry: _Entry) -> None:
+    def _remember(self, entry: Entry) -> None:
         for digest in entry.own_digests():
             self._remembered.setdefault(digest, []).append(entry)
             self._remembered_count += 1
@@ -336,7 +326,7 @@ class Ledger:
 
     def recognise(self, body: bytes) -> bool:
         """Whether a message is one that was remembered; it then goes with the open batch."""
-        entries = self._remembered.get(digest := _digest(body))
+        entries = self._remembered.get(digest := digest_of(body))
         if not entries:
             return False
         self._recognised_in_open.append(entries.pop())
@@ -364,7 +354,3 @@ class Ledger:
             }
             self._remembered = under_way
             self._remembered_count = sum(map(len, under_way.values()))
-
-
-def _digest(message: bytes) -> bytes:
-    return blake2b(message, digest_size=16).digest()

@@ -1,7 +1,7 @@
 """One HTTP connection to the Leek API: POST a body, or ask whether the application is ready.
 
-Contract, section 1. Nothing is decided here: an :class:`~leekfanout.outcome.Answer` comes back, also
-where there was no answer.
+Contract, section 1. Nothing is decided here: an :class:`~leekfanout.delivery.outcome.Answer` comes
+back, also where there was no answer.
 """
 
 import contextlib

@@ -54,7 +54,7 @@ def delete(
     orphans: Orphans,
     on_step: Callable[[Deleted], None] = lambda _: None,
 ) -> Deleted:
-    """Delete what :func:`~leekfanout.redis_orphans.find` has found, as far as it still is orphaned.
+    """Delete what :func:`~leekfanout.leftovers.redis_orphans.find` has found, if it still is orphaned.
 
     A queue's binding goes after its lists, so that a deletion that is broken off can be repeated.
     ``on_step`` is told from time to time how far it is. Raises redis.RedisError.

@@ -105,7 +105,7 @@ class DeadLetters:
 
     Any thread may use it, and other processes may use the same file at the same time. The file is
     opened when it is first needed; ``owner`` is as for
-    :class:`~leekfanout.sqlite_store.SqliteStore`. What reads or writes letters raises StoreError
+    :class:`~leekfanout.stores.sqlite_store.SqliteStore`. What reads or writes letters raises StoreError
     where the disk doesn't do as it should.
 
     What is kept outlives a power cut too, since nobody else has it any more: the broker forgets a
