@@ -16,7 +16,7 @@ import psutil
 
 from leekfanout.control.control_client import Client
 from tests.api_double import ApiDouble
-from tests.processes import ChildProcess
+from tests.processes import ChildProcess, wait_gone
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -217,7 +217,7 @@ class Agent(_Logged):
         self.children()
         self.process.signal(signal.SIGTERM)
         code = self.process.wait(timeout_s)
-        _, left = psutil.wait_procs(self._children.values(), timeout=5)
+        left = wait_gone(self._children.values(), 5)
         assert not left, f"The agent has left processes behind: {left}"
         return code
 
@@ -246,7 +246,7 @@ class Agent(_Logged):
         for child in self._children.values():
             if child.is_running():
                 child.kill()
-        psutil.wait_procs(self._children.values(), timeout=5)
+        wait_gone(self._children.values(), 5)
 
 
 class FileAgent(Agent):

@@ -34,7 +34,7 @@ def _nothing_left_running() -> Iterator[None]:
     """Fail the run if a process that a test started outlives it."""
     yield
     left = psutil.Process(os.getpid()).children(recursive=True)
-    _, left = psutil.wait_procs(left, timeout=5)
+    left = wait_gone(left, 5)
     names = [f"{process.pid} {process.name()}" for process in left]
     for process in left:
         process.kill()

@@ -13,7 +13,7 @@ import psutil
 
 from leekfanout.control.control_client import Client, NoAgentError
 from leekfanout.supervision.lifecycle import State
-from tests.processes import ChildProcess, descendants
+from tests.processes import ChildProcess, descendants, wait_gone
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ class Farm:
     def wait(self, timeout_s: float = WAIT_S) -> int:
         """Return the supervisor's exit code, having made sure that no process is left."""
         code = self.process.wait(timeout_s)
-        _, left = psutil.wait_procs(self._seen, timeout=5)
+        left = wait_gone(self._seen, 5)
         assert not left, f"The farm has left processes behind: {left}"
         return code
 
@@ -128,7 +128,7 @@ class Farm:
         for child in self._seen:
             if child.is_running():
                 child.kill()
-        psutil.wait_procs(self._seen, timeout=5)
+        wait_gone(self._seen, 5)
 
     def _answers(self) -> bool:
         try:

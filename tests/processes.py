@@ -7,13 +7,31 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 STOP_TIMEOUT_S = 10.0
+
+
+def wait_gone(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait until the processes have ended; return those that haven't.
+
+    As psutil.wait_procs, which fails where one ends at the moment at which it is looked at: for that
+    pidfd_open(2) says ENOENT on some kernels.
+    """
+    left = list(processes)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return psutil.wait_procs(left, timeout=max(0.0, deadline - time.monotonic()))[1]
+        except FileNotFoundError:
+            left = [process for process in left if process.is_running()]
+            if time.monotonic() > deadline:
+                return left
 
 
 def program(name: str, package: str, *folders: str) -> str:

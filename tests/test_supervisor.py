@@ -12,6 +12,7 @@ import pytest
 from leekfanout.supervision.lifecycle import State
 from tests.farm_agent import SECRET
 from tests.farming import Farm, entries
+from tests.processes import wait_gone
 from tests.waiting import until
 
 DELAYS = [[1, second, third] for second in (2, 3) for third in (4, 5, 6)]
@@ -149,7 +150,7 @@ def test_children_drain_and_end_when_the_supervisor_is_killed(tmp_path: Path) ->
         children = [psutil.Process(pid) for pid in farm.children()]
         assert len(children) == 2
         farm.process.kill()
-        _, left = psutil.wait_procs(children, timeout=10)
+        left = wait_gone(children, 10)
         assert not left
 
 

@@ -25,7 +25,7 @@ from tests.accounting import assert_nothing_lost, of_documents, of_messages
 from tests.agent import ROOT, subscription
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ
-from tests.processes import ChildProcess, descendants
+from tests.processes import ChildProcess, descendants, wait_gone
 from tests.streams import streams
 from tests.waiting import until
 
@@ -146,7 +146,7 @@ class Storm:
         for child in self._seen:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        psutil.wait_procs(self._seen, timeout=5)
+        wait_gone(self._seen, 5)
         print(self.process.output(20_000))  # shown where the test has failed
 
     def _kill(self, name: str) -> None:

@@ -13,7 +13,7 @@ import requests
 
 from leekfanout.control.control_client import Client, NoAgentError
 from tests.agent import ROOT
-from tests.processes import ChildProcess, free_ports
+from tests.processes import ChildProcess, free_ports, wait_gone
 from tests.waiting import until
 
 TOKEN = "a-token-for-tests-only"
@@ -124,7 +124,7 @@ class PageAgent:
         """End it with SIGTERM; return its exit code, having made sure that no process is left."""
         self._see_children()
         code = self._process.stop(WAIT_S)
-        _, left = psutil.wait_procs(self._children.values(), timeout=5)
+        left = wait_gone(self._children.values(), 5)
         assert not left, f"The agent has left processes behind: {left}"
         return code
 
@@ -153,7 +153,7 @@ class PageAgent:
         for child in self._children.values():
             if child.is_running():
                 child.kill()
-        psutil.wait_procs(self._children.values(), timeout=5)
+        wait_gone(self._children.values(), 5)
 
     def _see_children(self) -> None:
         for child in psutil.Process(self._process.pid).children(recursive=True):
