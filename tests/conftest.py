@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from leekfanout.documents.event_shapes import known_shapes
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ, Redis, SentinelSetup
+from tests.processes import wait_gone
 
 # How busy the machine is must not decide a test; what is drawn first loads Unicode's tables, too.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
