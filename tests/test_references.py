@@ -33,7 +33,7 @@ def resolved(key: str, text: str, **environ: str) -> Any:
         ("app_key", "${KEY}", "s3cret"),
         ("app_key", "a-${KEY}-z", "a-s3cret-z"),
         ("app_key", "$${KEY}", "${KEY}"),
-        ("app_key", "${}${1A}$KEY", "${}${1A}$KEY"),
+        ("app_key", "$KEY{}$", "$KEY{}$"),
         ("broker", "${BROKER}", "amqp://u:p%40ss@h//"),
         ("broker", "amqp://leek:${PASSWORD}@rabbit//", "amqp://leek:p%40ss%2Fw%3Ard@rabbit//"),
         ("broker", "amqp://${USER}:${PASSWORD}@a;amqp://${USER}:x@b", None),
@@ -97,6 +97,27 @@ def test_what_leads_nowhere_is_named_with_subscription_key_and_rule(tmp_path: Pa
         f"subscription #4: app_key: file:{tmp_path}/fifo: it is no regular file",
         f"subscription #4: backend: ${{file:{tmp_path}}}: it is no regular file",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "problem"),
+    [
+        ("app_key", "file:leek_key", "file:leek_key: a reference to a file has its whole path"),
+        ("app_key", "${LEEK_KEY", "${: ${ begins a reference: ${NAME} or ${file:/path}"),
+        ("app_key", "${9}", "${: ${ begins a reference"),
+        ("broker", "amqp://u:${PASSWORD@h/", "${: ${ begins a reference"),
+        ("broker", "amqp://u:${file:relative}@h/", "${: ${ begins a reference"),
+    ],
+)
+def test_what_only_looks_like_a_reference_is_no_secret(key: str, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.subscriptions_of([{**ENTRY, key: text}], {"PASSWORD": "secret"})
+    assert raised.value.problems[0].startswith(f"subscription shop-prod: {key}: {problem}")
+
+
+def test_the_beginning_of_a_reference_may_be_meant_literally() -> None:
+    (subscription,) = config.subscriptions_of([{**ENTRY, "app_key": "a$${b"}], {})
+    assert subscription.app_key == "a${b"
 
 
 def test_what_leads_nowhere_is_one_line_whatever_it_is_called() -> None:

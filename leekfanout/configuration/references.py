@@ -20,7 +20,10 @@ KEYS: Final = ("app_key", "broker", "backend", "broker_management_url", "api_url
 
 FILE_MAX_BYTES: Final = 65_536
 
-_REFERENCE: Final = re.compile(r"(?P<escape>\$)?\$\{(?P<what>[A-Za-z_][A-Za-z0-9_]*|file:/[^}]+)\}")
+_REFERENCE: Final = re.compile(
+    r"(?P<escape>\$)?\$\{(?:(?P<what>[A-Za-z_][A-Za-z0-9_]*|file:/[^}]+)\})?"
+)
+"""Without ``what`` it only begins like one."""
 _FILE: Final = "file:/"
 
 
@@ -67,7 +70,7 @@ def variables_in(entries: Iterable[Any]) -> set[str]:
         for entry in entries
         for _, text in _texts(entry)
         for match in _found(text)
-        if not match["what"].startswith(_FILE)
+        if match["what"] and not match["what"].startswith(_FILE)
     }
 
 
@@ -109,11 +112,21 @@ def _resolve_text(key: str, text: str, environ: Mapping[str, str], problems: lis
     def replace(match: re.Match[str]) -> str:
         if match["escape"]:
             return match.group()[1:]
+        if match["what"] is None:
+            rule = "${ begins a reference: ${NAME} or ${file:/path}; literally it is written $${"
+            if (problem := Problem(key, "${", rule)) not in problems:
+                problems.append(problem)
+            return ""
         found = value(match["what"])
         # A password in a URL is percent-encoded; who keeps it in a file has written it as it is.
         return quote(found, safe="") if _in_userinfo(match) else found
 
-    return value(text) if _is_whole(text) else _REFERENCE.sub(replace, text)
+    if _is_whole(text):
+        return value(text)
+    if text.startswith("file:"):
+        problems.append(Problem(key, text, "a reference to a file has its whole path: file:/path"))
+        return ""
+    return _REFERENCE.sub(replace, text)
 
 
 def _in_userinfo(match: re.Match[str]) -> bool:
