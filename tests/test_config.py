@@ -14,6 +14,7 @@ from leekfanout.configuration.config import (
     Subscription,
     Tls,
     load_subscriptions,
+    parse_entries,
     subscriptions_from_variable,
 )
 from leekfanout.errors import ConfigError
@@ -414,3 +415,8 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "subscriptions.json"
     file.write_bytes(b"\xef\xbb\xbf" + json.dumps([GOOD]).encode())
     assert load_subscriptions({}, file) == [load_one()]
+
+
+def test_a_key_that_stands_twice_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="the key 'app_name' stands twice in one object"):
+        parse_entries('[{"app_name": "a", "app_env": "qa", "app_name": "b"}]', "f.json")

@@ -68,7 +68,10 @@ def _list(args: argparse.Namespace) -> int:
         text = os.environ[SUBSCRIPTIONS_VARIABLE]
         entries = config.parse_entries(text, SUBSCRIPTIONS_VARIABLE)
     else:
-        entries = _file(args).entries()
+        file = _file(args)
+        entries = file.entries()
+        if not entries and not file.path.exists():
+            print(f"leekfanout: there is no file {file.path} (see --config).", file=sys.stderr)
     _print([_shown(entry) for entry in entries])
     return 0
 

@@ -6,6 +6,7 @@ The rules are in ``validation`` and ``rules``; ``redaction`` keeps secrets out o
 import argparse
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -315,8 +316,18 @@ def read_subscriptions_file(path: Path) -> str:
 
 def parse_entries(text: str, origin: str) -> list[Any]:
     """Return the list in the JSON text of ``origin``; ConfigError says what else is there."""
+
+    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if repeated := [
+            key for key, times in Counter(key for key, _ in pairs).items() if times > 1
+        ]:
+            raise ConfigError(
+                [f"{origin}: the key {shown(key)} stands twice in one object." for key in repeated]
+            )
+        return dict(pairs)
+
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=without_repeats)
     except json.JSONDecodeError as error:
         problem = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise ConfigError([f"{origin} is not JSON: {problem}."]) from None
