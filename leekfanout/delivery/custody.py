@@ -44,6 +44,9 @@ class Custody(Protocol):
     def messages_in_flight(self, last_tag: int) -> int:
         """Messages in hand that aren't delivered, ``last_tag`` being the last one so far."""
 
+    def connection_begun(self) -> None:
+        """Note that a connection, or a channel, has begun, whose first message has the tag 1."""
+
     def take(self, batch: Batch) -> None:
         """Take a closed batch, and see to its delivery."""
 
@@ -157,7 +160,7 @@ class BrokerCustody:
         self.ledger.barrier_reached()
 
     def connection_begun(self) -> None:
-        """Note that a connection, or a channel, has begun: acks can be sent."""
+        """Note that a connection, or a channel, has begun (see :class:`Custody`): acks can be sent."""
         self.connected = True
         self._barrier_under_way = False
 
@@ -227,8 +230,11 @@ class DiskCustody:
         return self._outbox.bytes_held
 
     def messages_in_flight(self, last_tag: int) -> int:
-        # Tags begin again with each connection, while what came over an earlier one is still here.
-        return self._messages_held + max(0, last_tag - self._last_taken_tag)
+        return self._messages_held + last_tag - self._last_taken_tag
+
+    def connection_begun(self) -> None:
+        # What came over an earlier one is still here.
+        self._last_taken_tag = 0
 
     def take(self, batch: Batch) -> None:
         self._last_taken_tag = batch.last_tag

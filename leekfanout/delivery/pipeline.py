@@ -307,8 +307,7 @@ class Pipeline:
         self._batcher.tags_begin_again()
         self._pacing.connected(now)
         self._stats.set("connected_at", time.time())
-        if self._broker is not None:
-            self._broker.connection_begun()
+        self._custody.connection_begun()
         if self._lost_at is not None:
             self._stats.add("reconnects")
             if self._broker is None:
@@ -326,8 +325,9 @@ class Pipeline:
         self._depth_told = None
         self._stats.set("broker_backlog", -1)
         self._listen(False)
+        # Nothing more comes into the open batch, whose tags belong to this connection.
+        self._batcher.close(ClosedBy.DRAIN)
         if self._broker is not None:
-            self._batcher.close(ClosedBy.DRAIN)
             self._broker.connection_lost(now)
         self._link.lost(now)
 

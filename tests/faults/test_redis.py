@@ -43,6 +43,59 @@ def test_a_connection_that_swallows_everything_is_noticed_by_its_unanswered_ping
     assert_complete(sent, of_documents(api.confirmed()))
 
 
+def test_what_is_heard_in_the_moment_of_the_loss_is_delivered_while_redis_is_away(
+    redis_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    with (
+        TcpProxy(urlsplit(redis_url).port or 0) as proxy,
+        Alone(subscription(proxy.url(redis_url), api), tmp_path) as agent,
+    ):
+        agent.wait_until_connected()
+        until(lambda: subscribers(redis_url), 20, "the subscriber")
+        # Both the events and the end of the connection are there when it looks.
+        agent.process.pause()
+        try:
+            forwarded = proxy.bytes_forwarded["down"]
+            published = publish_redis(redis_url, Load(seed=67).messages(3))
+            size = sum(len(message.body) for message in published)
+            until(lambda: proxy.bytes_forwarded["down"] > forwarded + size, 20, "the events")
+            proxy.go_down()
+        finally:
+            agent.process.resume()
+        sent = of_messages(published)
+        api.wait_for_events(sent.total())
+        assert agent.lines("broker.down")
+        assert agent.stop() == 0
+    assert_complete(sent, of_documents(api.confirmed()))
+
+
+def test_what_is_in_flight_is_told_over_a_loss_of_the_connection(
+    redis_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    api.hang_before_reading = True
+    load = Load(seed=68)
+    with TcpProxy(urlsplit(redis_url).port or 0) as proxy:
+        keys = subscription(proxy.url(redis_url), api, concurrency_pool_size=1)
+        with Alone(keys, tmp_path) as agent:
+            agent.wait_until_connected()
+            sent = of_messages(publish_redis(redis_url, load.messages(10)))
+            until(lambda: api.posts_under_way, 20, "a POST")
+            # The only sender is busy, so that these stand in an open batch.
+            sent += of_messages(publish_redis(redis_url, load.messages(3)))
+            agent.wait_for_stat("messages_in_flight", 13)
+            proxy.cut()
+            agent.wait_until_connected(2)
+            until(lambda: subscribers(redis_url), 20, "the new subscriber")
+            sent += of_messages(publish_redis(redis_url, load.messages(5)))
+            agent.wait_for_stat("messages_received", 18)
+            until(lambda: agent.stats["messages_in_flight"] == 18, 20, "all of them in flight")
+            api.hang_before_reading = False
+            api.wait_for_events(sent.total())
+            until(lambda: agent.stats["messages_in_flight"] == 0, 20, "none of them in flight")
+            assert agent.stop() == 0
+    assert_complete(sent, of_documents(api.confirmed()))
+
+
 def test_a_server_that_hangs_is_left_and_found_again(
     own_redis: Redis, api: ApiDouble, tmp_path: Path
 ) -> None:
