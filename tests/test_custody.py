@@ -13,6 +13,7 @@ from leekfanout.delivery.custody import (
     ACK_HELD_MAX_S,
     BARRIER_EVERY_BYTES,
     BARRIER_EVERY_S,
+    LOAD_RETRY_S,
     BrokerCustody,
     DiskCustody,
 )
@@ -375,4 +376,48 @@ def test_if_the_disk_doesnt_take_the_rest_the_whole_stays(folder, monkeypatch):
     bench.custody.leave(1.0)
     # Twice is better than never.
     assert DiskBench(folder).deliver_all() == ["a", "b"]
+    assert bench.stats.get("events_dropped_by_disk") == 0
+
+
+def test_messages_of_an_earlier_connection_are_counted_beside_those_of_the_next(folder):
+    bench = DiskBench(folder, memory_max_bytes=10**6)
+    bench.custody.take(batch(1, ["a", "b", "c"]))
+    assert bench.custody.messages_in_flight(3) == 3
+    bench.custody.connection_begun()
+    assert bench.custody.messages_in_flight(0) == 3
+    assert bench.custody.messages_in_flight(2) == 5
+    bench.custody.take(batch(1, ["d", "e"]))
+    assert bench.custody.messages_in_flight(2) == 5
+    bench.deliver_all()
+    assert bench.custody.messages_in_flight(2) == 0
+
+
+def out_of_reach(folder: Path) -> Callable[[], object]:
+    """Put a folder where the spool is, so that it can't be opened; call what is returned to undo it."""
+    path = folder / "spool.sqlite3"
+    kept = path.rename(path.with_suffix(".kept"))
+    path.mkdir()
+    return lambda: (path.rmdir(), kept.rename(path))
+
+
+def test_a_spool_that_couldnt_be_opened_at_the_start_is_delivered_once_it_can_be(folder):
+    bench = DiskBench(folder)
+    bench.spool.append(join_documents([document("spooled")]).content, 1)
+    bench.spool.close()
+    put_right = out_of_reach(folder)
+    bench = DiskBench(folder)
+    assert bench.custody.turn(100.0) == 100.0 + LOAD_RETRY_S
+    put_right()
+    bench.custody.turn(100.0 + LOAD_RETRY_S)
+    assert json.loads(take(bench.outbox).body.content) == [{"id": "spooled"}]
+
+
+def test_what_is_heard_while_the_spool_cant_be_opened_is_kept_in_memory(folder):
+    bench = DiskBench(folder)
+    bench.spool.append(b"[]", 0)
+    bench.spool.close()
+    out_of_reach(folder)
+    bench = DiskBench(folder, memory_max_bytes=10**6)
+    bench.put(*NAMES)
+    assert bench.deliver_all() == NAMES
     assert bench.stats.get("events_dropped_by_disk") == 0

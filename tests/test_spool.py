@@ -57,6 +57,18 @@ def test_a_restart_finds_what_was_not_removed(path: Path) -> None:
     assert [entry.body for entry in spool.after(0, MB)] == [b"2", b"3", b"4"]
 
 
+def test_a_file_that_cant_be_opened_has_no_stock_until_it_can(path: Path) -> None:
+    Spool(path, MB).append(b"kept", events=3)
+    kept = path.rename(path.with_suffix(".kept"))
+    path.mkdir()
+    spool = Spool(path, MB)
+    assert not spool.stock_taken
+    path.rmdir()
+    kept.rename(path)
+    assert [entry.body for entry in spool.after(0, MB)] == [b"kept"]
+    assert (spool.stock_taken, spool.events) == (True, 3)
+
+
 def test_a_batch_is_on_disk_when_append_returns(path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from leekfanout.stores.spool import Spool\n"

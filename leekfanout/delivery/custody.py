@@ -216,7 +216,7 @@ class DiskCustody:
         self._stats = stats
         self._memory_max_bytes = memory_max_bytes
         self._loaded_up_to = 0
-        self._all_loaded = spool.batches == 0
+        self._all_loaded = spool.stock_taken and spool.batches == 0
         """Whether memory has all that is on disk, so that a new batch needn't queue up behind it."""
         self._load_due = float("-inf")
         self._entries: dict[Batch, SpoolEntry] = {}
@@ -238,7 +238,9 @@ class DiskCustody:
 
     def take(self, batch: Batch) -> None:
         self._last_taken_tag = batch.last_tag
-        if self._all_loaded and self._outbox.bytes_held < self._memory_max_bytes:
+        # There is no queueing up behind what can't be opened.
+        in_turn = self._all_loaded or not self._spool.stock_taken
+        if in_turn and self._outbox.bytes_held < self._memory_max_bytes:
             self._messages_held += batch.message_count
             self._outbox.put(batch)
         else:

@@ -64,12 +64,18 @@ class Spool:
         self._confirmed: dict[int, int] = {}
         """Entries confirmed but still on disk, likewise."""
         self._lost_events = 0
+        self._stock_taken = False
         self._complaint = logs.RateLimit(60.0)
         self._store = SqliteStore(path, _SCHEMA, synchronous="NORMAL", on_open=self._take_stock)
         try:
             self._write(lambda _: None)
         except StoreError as error:
             log.warning("spool.unusable", error=error)
+
+    @property
+    def stock_taken(self) -> bool:
+        """Whether the file could be opened so far, so that the figures below mean something."""
+        return self._stock_taken
 
     @property
     def batches(self) -> int:
@@ -202,6 +208,7 @@ class Spool:
         )
         self._lost_events += max(0, expected - self._events)
         self._used_bytes = used_bytes(db)
+        self._stock_taken = True
         if self._batches == 0:  # those handed out are in memory alone now
             self._on_their_way.clear()
             self._confirmed.clear()

@@ -126,6 +126,33 @@ def test_redis_events_that_no_disk_can_keep_are_dropped_counted_and_told(
     assert max(of_documents(api.confirmed()).values()) == 1
 
 
+def test_a_spool_that_is_out_of_reach_at_the_start_is_delivered_once_it_is_back(
+    redis_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    api.go_down()
+    keys = subscription(redis_url, api)
+    with Alone(keys, tmp_path) as agent:
+        agent.wait_until_connected()
+        sent = of_messages(publish_redis(redis_url, Load(seed=88).messages(300)))
+        agent.wait_for_stat("events_received", sent.total())
+        assert agent.stop() == 0
+    assert_complete(sent, accounting.spooled(agent.state_of()))
+    api.come_up()
+    spool = agent.state_of() / "spool.sqlite3"
+    away = spool.rename(spool.with_suffix(".away"))
+    spool.mkdir()
+    with Alone(keys, tmp_path, constants=IMPATIENT) as agent:
+        agent.wait_for_line("spool.unusable")
+        agent.wait_until_connected()
+        sent_later = of_messages(publish_redis(redis_url, Load(seed=89).messages(300)))
+        api.wait_for_events(sent_later.total())
+        spool.rmdir()
+        away.rename(spool)
+        api.wait_for_events((sent + sent_later).total())
+        assert agent.stop() == 0
+    assert_complete(sent + sent_later, of_documents(api.confirmed()))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 3 MB."""
