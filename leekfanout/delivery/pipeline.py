@@ -437,8 +437,7 @@ class Pipeline:
         self._outbox.stop()
         left = self._outbox.batches_held
         try:
-            self._settle(now)
-            self._custody.leave(now)
+            self._leave(now)
             if self._link.state is LinkState.UP:
                 self._source.close(wait_s=GOODBYE_S)
         except SourceError as error:
@@ -446,6 +445,18 @@ class Pipeline:
         self._dead_letters.close()
         self._report.end(*self._in_flight())
         log.info("drain.ended", batches_left=left)
+
+    def _leave(self, now: float) -> None:
+        """Put everything in hand where it is kept, the dead letters that still wait included."""
+        self._unkept.due = now
+        if self._broker is not None:
+            self._settle(now)
+            self._custody.leave(now)
+            return
+        # The events first: the disk may let the letters wait for seconds, which we may not have.
+        self._custody.leave(now)
+        self._settle(now)
+        self._custody.done(self._unkept.drop(), now)
 
     # What is told
 

@@ -126,6 +126,37 @@ def test_redis_events_that_no_disk_can_keep_are_dropped_counted_and_told(
     assert max(of_documents(api.confirmed()).values()) == 1
 
 
+def heard_while_the_disk_refuses(agent: Alone, url: str) -> None:
+    """Let a bad event be heard whose dead letter can't be written, for more seconds to come."""
+    agent.wait_until_connected()
+    block(agent.state_of())
+    publish_redis(url, [RUBBISH])
+    until(lambda: "deadletters" in agent.stats.get("last_error", ""), 20, "the disk to be named")
+
+
+def test_a_bad_event_that_waits_for_the_disk_has_a_last_chance_at_the_end(
+    redis_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    with Alone(subscription(redis_url, api), tmp_path) as agent:
+        heard_while_the_disk_refuses(agent, redis_url)
+        unblock(agent.state_of())
+        assert agent.stop() == 0
+        assert agent.stats["dead_letters"] == 1
+        assert agent.stats["events_dropped_by_disk"] == 0
+
+
+def test_a_bad_event_that_the_disk_refuses_to_the_end_is_dropped_counted_and_told(
+    redis_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    with Alone(subscription(redis_url, api), tmp_path) as agent:
+        heard_while_the_disk_refuses(agent, redis_url)
+        assert agent.stop() == 0
+        assert agent.stats["events_dropped_by_disk"] == 1
+        (line,) = agent.lines("deadletters.dropped")
+        assert line["events"] == 1
+        assert "deadletters.sqlite3" in line["reason"]
+
+
 def test_a_spool_that_is_out_of_reach_at_the_start_is_delivered_once_it_is_back(
     redis_url: str, api: ApiDouble, tmp_path: Path
 ) -> None:
