@@ -280,6 +280,8 @@ class Pipeline:
     def _keep_link(self, now: float) -> float:
         """Connect, send heartbeats, hand back and resume as needed; return when to look again."""
         link = self._link
+        if self._acks_are_over:
+            return math.inf
         if link.state is LinkState.DOWN and self._phase is Phase.RUNNING:
             if now < link.due:
                 return link.due
@@ -421,14 +423,28 @@ class Pipeline:
         elif self._stop_requests > 1:
             self._drain_due = now
 
+    @property
+    def _acks_are_over(self) -> bool:
+        """Whether all tags are void and there won't be others, since we are to end."""
+        return (
+            self._broker is not None
+            and self._phase is not Phase.RUNNING
+            and self._link.state is not LinkState.UP
+        )
+
     def _end_if_drained(self, now: float) -> None:
         outbox = self._outbox
         arriving = self._link.state is LinkState.UP and self._source.still_arriving
         if arriving and now < self._drain_due:
             return
+        no_posts = outbox.breaker_state is BreakerState.OPEN
+        if self._acks_are_over:
+            # What were posted now, the broker would deliver again to whoever comes next.
+            outbox.stop()
+            no_posts = True
         self._batcher.close(ClosedBy.DRAIN)
-        # While the breaker is open nothing is delivered, and what is in hand is in good keeping.
-        hopeless = outbox.breaker_state is BreakerState.OPEN and not outbox.posts_under_way
+        # While nothing is posted, what is in hand is in good keeping.
+        hopeless = no_posts and not outbox.posts_under_way
         if outbox.batches_held == 0 or hopeless or now >= self._drain_due:
             self._phase = Phase.ENDED
 

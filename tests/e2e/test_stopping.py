@@ -1,10 +1,12 @@
 """Signals, crashes and absences in mid-stream: what is in hand is delivered or kept."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.agent import Agent, Alone, subscription
 from tests.api_double import ApiDouble
 from tests.brokers import RabbitMQ, Redis
 from tests.load import Load, Message
+from tests.proxy import TcpProxy
 from tests.publishers import publish_amqp, publish_redis
 from tests.waiting import until
 
@@ -56,6 +59,86 @@ def test_sigterm_in_mid_stream_leaves_the_rest_at_rabbitmq_and_repeats_nothing(
     left = accounting.at_broker(amqp_url)
     assert left.total() > 0
     assert_complete(sent, of_documents(api.confirmed()), left)
+
+
+def break_off(proxy: TcpProxy, agent: Alone, state: str) -> None:
+    """End the agent's connection so that it is without one, or waits for one that never comes."""
+    if state == "connecting":
+        proxy.black_hole = True
+        proxy.cut()
+    else:
+        proxy.go_down()
+    agent.wait_for_line("broker.down")
+    if state == "connecting":
+        until(lambda: proxy.connections_open, 20, "a connection that is swallowed")
+
+
+@pytest.mark.parametrize("state", ["down", "connecting"])
+def test_sigterm_while_rabbitmq_is_away_posts_nothing_that_could_not_be_acked(
+    state: str, amqp_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    api.hang_before_reading = True
+    with TcpProxy(urlsplit(amqp_url).port or 0) as proxy:
+        keys = subscription(
+            *(proxy.url(amqp_url), api),
+            batch_max_number_of_messages=50,
+            concurrency_pool_size=2,
+        )
+        # While nothing may be read, the loss is noticed when the depth is asked for.
+        often = {"delivery.pipeline.DEPTH_EVERY_S": 0.2}
+        with Alone(keys, tmp_path, constants=often) as agent:
+            agent.wait_until_connected()
+            sent = of_messages(publish_amqp(amqp_url, Load(seed=8).messages(1_000)))
+            agent.wait_for_stat("batches_queued", 4)
+            until(lambda: api.posts_under_way == 2, 20, "two POSTs")
+            break_off(proxy, agent, state)
+            agent.process.signal(signal.SIGTERM)
+            agent.wait_for_line("drain.begun")
+            api.hang_before_reading = False
+            assert agent.process.wait(20) == 0
+        under_way = of_documents(api.confirmed())
+        assert len(api.posts) == 2
+        proxy.heal()
+        with Alone(keys, tmp_path) as agent:
+            api.wait_for_events((sent + under_way).total())
+            assert agent.stop() == 0
+    assert of_documents(api.confirmed()) == sent + under_way
+
+
+@pytest.mark.parametrize("state", ["down", "connecting"])
+def test_sigterm_while_redis_is_away_delivers_all_that_was_heard(
+    state: str, redis_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    api.hang_before_reading = True
+    with TcpProxy(urlsplit(redis_url).port or 0) as proxy:
+        keys = subscription(proxy.url(redis_url), api, batch_max_number_of_messages=50)
+        with Alone(keys, tmp_path) as agent:
+            agent.wait_until_connected()
+            heard = of_messages(publish_redis(redis_url, Load(seed=9).messages(1_000)))
+            agent.wait_for_stat("events_received", heard.total())
+            break_off(proxy, agent, state)
+            agent.process.signal(signal.SIGTERM)
+            agent.wait_for_line("drain.begun")
+            api.hang_before_reading = False
+            assert agent.process.wait(20) == 0
+    assert_complete(heard, of_documents(api.confirmed()))
+
+
+def test_sigterm_while_rabbitmq_has_the_messages_back_repeats_none(
+    rabbitmq: RabbitMQ, amqp_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    keys = subscription(amqp_url, api, batch_max_number_of_messages=50)
+    soon = {"delivery.hand_backs.HAND_BACK_AFTER_S": 0.5}
+    with Alone(keys, tmp_path, constants=soon) as agent:
+        agent.wait_until_connected()
+        first = of_messages(publish_amqp(amqp_url, Load(seed=10).messages(100)))
+        api.wait_for_events(first.total())
+        api.go_down()
+        rest = of_messages(publish_amqp(amqp_url, Load(seed=11).messages(500)))
+        agent.wait_for_stat("hand_backs")
+        assert agent.stop() == 0
+    assert rabbitmq.queues(amqp_url) == {QUEUE: (500, 0, 0)}
+    assert_complete(first + rest, of_documents(api.confirmed()), accounting.at_broker(amqp_url))
 
 
 def test_sigterm_in_mid_stream_delivers_all_that_was_heard_on_redis(
