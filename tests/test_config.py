@@ -418,5 +418,5 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
 
 
 def test_a_key_that_stands_twice_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="the key .app_name. stands twice in one object"):
+    with pytest.raises(ConfigError, match=r"the key .app_name. stands twice"):
         parse_entries('[{"app_name": "a", "app_env": "qa", "app_name": "b"}]', "f.json")
