@@ -8,6 +8,7 @@ import xmlrpc.client
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from xml.parsers import expat
 
 from leekfanout.configuration import config
 from leekfanout.control.process_info import GROUP
@@ -65,6 +66,12 @@ class Client:
             ) from None
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             raise NoAgentError(f"The agent on {self.path} doesn't answer: {error}.") from None
+        except expat.ExpatError:
+            # The agent cuts off whoever doesn't read for ten seconds, and xmlrpc.client doesn't
+            # compare what has come with the length that was announced.
+            raise NoAgentError(
+                f"The agent on {self.path} has sent half an answer: the connection is lost."
+            ) from None
 
 
 def add_socket_option(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +21,9 @@ from leekfanout.web.view import Status, overview, steady
 EVERY_S: Final = 2.0
 HISTORY: Final = 300
 """Rates of each subscription: ten minutes of them."""
+
+FAILURE_LOG_S: Final = 60.0
+"""A look that fails for a reason that nobody thought of is logged once in this time."""
 
 log = logs.get("web")
 
@@ -53,6 +58,7 @@ class Watch:
         self._changed = asyncio.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poked = asyncio.Event()
+        self._failures = logs.RateLimit(FAILURE_LOG_S)
 
     def history(self) -> dict[str, list[float]]:
         """Return events per second of each subscription, the oldest first."""
@@ -92,21 +98,37 @@ class Watch:
         now = time.time()
         try:
             state, statuses = await run_in_threadpool(self._ask)
+            rows = self._rows(statuses, regular, now)
         except LeekfanoutError as error:
             problem = str(error)
-        else:
-            before, at = self._before
-            moment = time.monotonic()
-            rows = overview(statuses, before, moment - at, now)
-            if regular:
-                self._before = statuses, moment
-                self._remember(rows)
-            else:
-                rows = steady(rows, self.latest.rows)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next look may go well
+            self._tell_failure(error)
+            problem = "The agent page can't make out how the agent is: see the agent's log."
         number = self.latest.number + 1
         self.latest = Look(number, now, regular, state, problem, rows, self._pending)
         async with self._changed:
             self._changed.notify_all()
+
+    def _rows(
+        self, statuses: Sequence[Status], regular: bool, now: float
+    ) -> Sequence[dict[str, Any]]:
+        before, at = self._before
+        moment = time.monotonic()
+        rows = overview(statuses, before, moment - at, now)
+        if not regular:
+            return steady(rows, self.latest.rows)
+        self._before = statuses, moment
+        self._remember(rows)
+        return rows
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Log what kind of error it is, and where; its message may quote anything."""
+        if (held_back := self._failures.allow()) is not None:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(frame.filename).name}:{frame.lineno}"
+            log.error(
+                "web.look_failed", error=type(error).__name__, where=where, held_back=held_back
+            )
 
     def _ask(self) -> tuple[str, list[Status]]:
         statuses: list[Status] = self._agent.call("leekfanout.getStatus")
