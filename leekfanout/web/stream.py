@@ -58,6 +58,7 @@ class Streams:
 def _shown(look: Look) -> dict[str, Any]:
     return {
         "at": look.at,
+        "age_s": time.time() - look.at,
         "state": look.state,
         "problem": look.problem,
         "pending": look.pending,

@@ -16,6 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.processes import program
 from tests.waiting import until
 from tests.web.page_agent import TOKEN, PageAgent
+from tests.web.served import Served
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Browser:
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
         self.driver.set_page_load_timeout(WAIT_S)
 
-    def log_in(self, agent: PageAgent) -> None:
+    def log_in(self, agent: PageAgent | Served) -> None:
         """Open the page and show the token."""
         self.driver.get(f"{agent.url}/agent")
         self.find("#token").send_keys(TOKEN)
@@ -158,7 +159,12 @@ class Browser:
         self.driver.execute_cdp_cmd(command, parameters)
 
     def forget(self) -> None:
-        """Leave the page, and forget cookies and complaints."""
+        """Leave the page, in all tabs but one, and forget cookies and complaints."""
+        first, *others = self.driver.window_handles
+        for other in others:
+            self.driver.switch_to.window(other)
+            self.driver.close()
+        self.driver.switch_to.window(first)
         self.driver.get("about:blank")
         self.emulate("Network.clearBrowserCookies")
         self.driver.get_log("browser")

@@ -1,19 +1,25 @@
 """What a person does on the page, in a real browser, with a real broker behind."""
 
+import dataclasses
 import json
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from selenium.webdriver.common.keys import Keys
 
+from leekfanout.configuration.config import Settings
 from tests.agent import subscription
 from tests.api_double import ApiDouble
 from tests.load import Load
 from tests.publishers import publish_amqp
 from tests.web.browser import Browser
 from tests.web.page_agent import PageAgent
+from tests.web.served import MadeUpAgent, Served
 
 LONG = {
     **{"backlog": "99,999,999", "delivered": "1.235B", "last_delivery": "59 min ago"},
@@ -30,6 +36,29 @@ return [...document.querySelectorAll("dd, button, .pill")]
   .map((each) => each.textContent);
 """
 """A script that shows such figures, and returns what is cut off."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Halting(MadeUpAgent):
+    """An agent that can be kept from answering."""
+
+    answers: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
+
+    def call(self, method: str, *params: Any) -> Any:
+        self.answers.wait()
+        # The base is named, since a dataclass with slots is another class than its body sees.
+        return MadeUpAgent.call(self, method, *params)
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        self.answers.clear()
+        try:
+            yield
+        finally:
+            self.answers.set()
 
 
 def add(browser: Browser, entry: dict[str, Any], **other: Any) -> None:
@@ -155,6 +184,34 @@ def test_the_page_tells_that_it_lost_the_connection_and_comes_back_by_itself(
         browser.wait_for_text("#card-shop-prod .pill", "delivering")
         assert agent.status()["pid"] == child
         browser.complaints()  # Chromium reports the refused connection
+
+
+def test_any_number_of_tabs_leaves_the_one_in_front_its_live_data(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path, []) as agent:
+        browser.log_in(agent)
+        first = browser.driver.current_window_handle
+        browser.find("#empty")
+        for _ in range(7):
+            browser.driver.switch_to.new_window("tab")
+            browser.driver.get(f"{agent.url}/agent")
+            browser.find("#empty")
+        browser.driver.switch_to.window(first)
+        agent.file.write_text(json.dumps([entry]))
+        browser.wait_for_text("#pending", "new: shop-prod")
+
+
+def test_figures_that_grow_old_are_not_shown_as_live(browser: Browser, tmp_path: Path) -> None:
+    agent = Halting(Settings(tmp_path), tmp_path / "control.sock", tmp_path / "subscriptions.json")
+    with Served(agent) as served:
+        browser.log_in(served)
+        browser.find("#empty")
+        with agent.halted():
+            browser.wait_for_text("#lost", "no news of the agent")
+            assert browser.text("#agent-state") == "no connection"
+        browser.wait_until_gone("#lost")
+        browser.wait_for_text("#agent-state", "no subscriptions")
 
 
 def test_a_subscription_in_trouble_says_why_and_what_to_do(

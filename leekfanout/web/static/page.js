@@ -117,8 +117,8 @@ new Live({
     for (const [name, card] of cards) card.remember(history[name] ?? []);
   },
   look: show,
-  lost: () => {
-    tellLost("The connection to the agent page is lost. Trying again …");
+  lost: (why) => {
+    tellLost(`${why} Trying again …`);
     setText(one("#agent-state"), "no connection");
     one("#agent-state").className = "pill off";
   },
