@@ -4,7 +4,6 @@ Every method blocks, and is called on a worker thread.
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from leekfanout.control.process_info import GROUP
 from leekfanout.errors import FixedConfigError, LeekfanoutError, SubscriptionUnknownError
 from leekfanout.redaction import redact_entry, secrets_of
 from leekfanout.stores.deadletters import FILE_NAME, DeadLetters
+from leekfanout.web.view import subscription_of
 
 WANTED: Final = frozenset({"STARTING", "RUNNING", "BACKOFF", "EXITED"})
 """Supervisor's words for what runs, or will again by itself."""
@@ -114,7 +114,7 @@ class Agent:
             )
 
     def subscription(self, name: str) -> Subscription:
-        """Return a subscription with its secrets; raises SubscriptionUnknownError, ConfigError."""
+        """Return what a process is for, with secrets; raises SubscriptionUnknownError, ConfigError."""
         subscriptions = config.subscriptions_of(list(self._written()), os.environ)
         for subscription in config.for_processes(subscriptions):
             if subscription.name == name:
@@ -124,9 +124,9 @@ class Agent:
 
     @contextmanager
     def letters(self, name: str) -> Iterator[DeadLetters | None]:
-        """Open the dead letters of a subscription that the agent has; None if it never had any.
+        """Open the dead letters of a process that the agent has; None if it never had any.
 
-        Raises RefusedError if there is no such subscription.
+        Raises RefusedError if there is no such process.
         """
         self.call("supervisor.getProcessInfo", name)
         path = self.settings.state_dir / name / FILE_NAME
@@ -157,5 +157,5 @@ class Agent:
         return [
             info["name"]
             for info in self.call("supervisor.getAllProcessInfo")
-            if re.fullmatch(rf"{name}(-\d+)?", info["name"]) and info["statename"] in WANTED
+            if subscription_of(info["name"]) == name and info["statename"] in WANTED
         ]

@@ -5,6 +5,7 @@ from typing import Any, Final
 from leekfanout.configuration.rules import AnyObject, Choice, Key, Number, Object, Text
 from leekfanout.configuration.validation import SUBSCRIPTION_KEYS
 from leekfanout.version import VERSION
+from leekfanout.web.orders import PROCESS_NAME
 
 Schema = dict[str, Any]
 
@@ -100,6 +101,7 @@ def _page_paths() -> Schema:
             {"type": "object", "required": ["all"], "properties": {"all": {"const": True}}},
         ]
     }
+    process = _name(PROCESS_NAME)
     letter = _object(id=_COUNT, at={"type": "number"}, kind=_TEXT, reason=_TEXT, size_bytes=_COUNT)
     replayed = _object(delivered=_COUNT, staying=_OK, stopped={"type": ["string", "null"]})
     done = _object(done={"type": "array", "items": _TEXT})
@@ -129,11 +131,11 @@ def _page_paths() -> Schema:
             "post": _operation("Start, stop or restart all", done, 404, 409, 503),
         },
         f"{one}/{{order}}": {
-            "parameters": [_name(), _order()],
-            "post": _operation("Start, stop or restart one", done, 404, 409, 503),
+            "parameters": [process, _order()],
+            "post": _operation("Start, stop or restart one process", done, 404, 409, 503),
         },
         f"{one}/log": {
-            "parameters": [_name()],
+            "parameters": [process],
             "get": _operation(
                 "The end of its log",
                 _object(content=_TEXT, offset=_COUNT, skipped=_YES_NO),
@@ -142,7 +144,7 @@ def _page_paths() -> Schema:
             ),
         },
         f"{one}/letters": {
-            "parameters": [_name()],
+            "parameters": [process],
             "get": _operation(
                 "Dead letters, the oldest first",
                 _object(total=_COUNT, more=_YES_NO, letters={"type": "array", "items": letter}),
@@ -152,7 +154,7 @@ def _page_paths() -> Schema:
         },
         f"{one}/letters/{{id}}": {
             "parameters": [
-                _name(),
+                process,
                 {
                     "name": "id",
                     "in": "path",
@@ -163,7 +165,7 @@ def _page_paths() -> Schema:
             "get": _operation("One dead letter with its payload", letter, 404, 503),
         },
         f"{one}/letters/replay": {
-            "parameters": [_name()],
+            "parameters": [process],
             "post": _operation(
                 "Deliver again, and remove what is confirmed",
                 replayed,
@@ -172,7 +174,7 @@ def _page_paths() -> Schema:
             ),
         },
         f"{one}/letters/purge": {
-            "parameters": [_name()],
+            "parameters": [process],
             "post": _operation(
                 "Remove for good", _object(purged=_COUNT), *(400, 404, 413, 503), body=which
             ),
@@ -229,8 +231,8 @@ def _process() -> Schema:
     )
 
 
-def _name() -> Schema:
-    schema = {"type": "string", "pattern": "^[a-z]+-[a-z]+$"}
+def _name(pattern: str = "[a-z]+-[a-z]+") -> Schema:
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
     return {"name": "name", "in": "path", "required": True, "schema": schema}
 
 

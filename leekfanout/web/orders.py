@@ -1,4 +1,4 @@
-"""What the page can have done to one subscription or to all: start, stop, restart, logs, checks."""
+"""What the page can have done to one process or to all: start, stop, restart, logs, checks."""
 
 import re
 from collections.abc import Callable
@@ -25,13 +25,14 @@ ORDERS: Final = {
     "stop": "supervisor.stopProcessGroup",
     "restart": "leekfanout.restartProcesses",
 }
-_NAME = re.compile(r"[a-z]+-[a-z]+")
+PROCESS_NAME: Final = r"[a-z]+-[a-z]+(-[1-9][0-9]?)?"
+"""``shop-prod``, and ``shop-prod-2`` for the second process of a subscription that has several."""
 
 
 def name_in(request: Request) -> str:
-    """Return the subscription's name in the path; HTTPException 404 if it is no such name."""
+    """Return the name of a process in the path; HTTPException 404 if it is no such name."""
     name: str = request.path_params["name"]
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(PROCESS_NAME, name):
         raise HTTPException(404, "There is no such subscription.")
     return name
 
@@ -59,11 +60,11 @@ class Orders:
         ]
 
     def order_all(self, order: str, _: Request) -> Response:
-        """Start, stop or restart all subscriptions."""
+        """Start, stop or restart all processes."""
         return self._order(order, GROUP)
 
     def order_one(self, order: str, request: Request) -> Response:
-        """Start, stop or restart one subscription."""
+        """Start, stop or restart one process."""
         return self._order(order, f"{GROUP}:{name_in(request)}")
 
     def reload(self, _: Request) -> Response:

@@ -1,5 +1,7 @@
-"""What the page shows of each subscription, made of the agent's status: pure."""
+"""What the page shows of each process of the subscriptions, made of the agent's status: pure."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,15 +11,32 @@ from leekfanout.supervision.lifecycle import UP, State
 Status = Mapping[str, Any]
 
 
+def subscription_of(process: str) -> str:
+    """Return the name of the subscription that a process is of.
+
+    >>> subscription_of("shop-prod"), subscription_of("shop-prod-2")
+    ('shop-prod', 'shop-prod')
+    """
+    return re.sub(r"-\d+$", "", process)
+
+
 def overview(
     statuses: Sequence[Status], before: Sequence[Status], elapsed_s: float, now: float
 ) -> list[dict[str, Any]]:
-    """Return one row for each subscription; rates are over the ``elapsed_s`` since ``before``.
+    """Return one row for each process; rates are over the ``elapsed_s`` since ``before``.
 
     Times are epoch seconds, None for never or not known.
     """
     earlier = {status["name"]: status for status in before}
-    return [_row(status, earlier.get(status["name"]), elapsed_s, now) for status in statuses]
+    processes = Counter(subscription_of(status["name"]) for status in statuses)
+    return [
+        {
+            **_row(status, earlier.get(status["name"]), elapsed_s, now),
+            "subscription": (subscription := subscription_of(status["name"])),
+            "processes": processes[subscription],
+        }
+        for status in statuses
+    ]
 
 
 def steady(

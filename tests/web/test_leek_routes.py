@@ -72,6 +72,19 @@ def test_what_cant_work_is_refused_with_leeks_codes_and_nothing_is_written(
         assert agent.entries() == []
 
 
+def test_one_of_several_processes_is_no_subscription_that_could_be_deleted(
+    tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    with PageAgent(tmp_path, [{**entry, "processes": 2}]) as agent:
+        agent.wait_for_state("RUNNING", "shop-prod-2")
+        before = agent.status("shop-prod-2")["pid"]
+        for query in ("", "?delete_queue=true"):
+            answer = agent.request("DELETE", f"{SUBSCRIPTIONS}/shop-prod-2{query}")
+            assert answer.status_code == 404
+        assert agent.status("shop-prod-2")["pid"] == before
+        assert len(agent.entries()) == 1
+
+
 def test_subscriptions_from_the_variable_are_shown_and_stay_as_they_are(
     tmp_path: Path, redis_url: str, api: ApiDouble
 ) -> None:

@@ -145,6 +145,38 @@ def test_buttons_stop_start_restart_and_delete_a_subscription(
         assert agent.entries() == []
 
 
+def test_each_of_several_processes_takes_orders_and_they_are_deleted_together(
+    browser: Browser, tmp_path: Path, entry: dict[str, Any]
+) -> None:
+    second = "shop-prod-2"
+    with PageAgent(tmp_path, [{**entry, "processes": 2}]) as agent:
+        browser.log_in(agent)
+        browser.wait_for_text(f"#card-{second} .pill", "delivering")
+        first_pid, second_pid = agent.status()["pid"], agent.status(second)["pid"]
+        browser.act("restart", second)
+        browser.wait_for_text("#said", f"{second} is restarted")
+        assert agent.status(second)["pid"] != second_pid
+        browser.act("stop", second)
+        browser.wait_for_text(f"#card-{second} .pill", "stopped")
+        assert agent.status()["pid"] == first_pid
+        browser.act("start", second)
+        browser.wait_for_text(f"#card-{second} .pill", "delivering")
+        browser.act("log", second)
+        browser.wait_for_text("#log pre", "broker.connected")
+        browser.click("#log .close")
+        browser.act("letters", second)
+        browser.wait_for_text("#letters .none", "No dead letters")
+        browser.click("#letters .close")
+        browser.act("delete", second)
+        browser.wait_for_text("#confirm", "Delete shop-prod?")
+        browser.wait_for_text("#confirm", "Its 2 processes drain and stop")
+        browser.click("#confirm .check input")
+        browser.click("#confirm .go")
+        browser.wait_for_text("#empty", "No subscriptions yet")
+        browser.wait_for_text("#said", "The queue leek.fanout is deleted")
+        assert agent.entries() == []
+
+
 def test_a_dead_letter_is_looked_at_and_delivered_again(
     browser: Browser, tmp_path: Path, entry: dict[str, Any], api: ApiDouble
 ) -> None:

@@ -1,4 +1,4 @@
-// One subscription: how it is, and what can be done to it.
+// One process of a subscription: how it is, and what can be done to it.
 
 import { call, pathOf } from "./api.js";
 import { draw, POINTS } from "./chart.js";
@@ -121,20 +121,23 @@ export class Card {
     });
   }
 
+  // Deletes the subscription with all its processes: the file knows no single ones.
   askToDelete() {
-    const amqp = this.row.transport === "amqp";
+    const { subscription, processes, transport } = this.row;
+    const amqp = transport === "amqp";
+    const end = processes > 1 ? `Its ${processes} processes drain and stop` : "Its process drains and stops";
     let force = false;
     ask({
-      title: `Delete ${this.name}?`,
+      title: `Delete ${subscription}?`,
       text: amqp
-        ? "Its process drains and stops. Its queue at RabbitMQ stays and goes on filling, unless it is deleted too."
-        : "Its process drains and stops, and nobody reads its events any more.",
+        ? `${end}. Its queue at RabbitMQ stays and goes on filling, unless it is deleted too.`
+        : `${end}, and nobody reads its events any more.`,
       go: "Delete",
       option: amqp ? "Delete its queue at RabbitMQ too" : undefined,
       act: async (checked) => {
         const query = checked ? `?delete_queue=true${force ? "&force=true" : ""}` : "";
-        const done = await call("DELETE", `/v1/agent/subscriptions/${this.name}${query}`);
-        say(`${this.name} is deleted. ${done.note}`);
+        const done = await call("DELETE", `/v1/agent/subscriptions/${subscription}${query}`);
+        say(`${subscription} is deleted. ${done.note}`);
       },
       onError: (error, checked) => {
         force = checked && error.status === 409;
