@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import time
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -202,11 +201,13 @@ def _ask_for_login(path: str, method: str) -> Response:
 
 def cookie_of(headers: Mapping[str, str], name: str = COOKIE) -> str:
     """Return a cookie, the session's if it isn't said which, or an empty string."""
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return morsel.value if morsel is not None else ""
+    # By hand: http.cookies stops at the first cookie that isn't to its taste, and other services
+    # of this host, whatever their port, have theirs in the same header.
+    for pair in headers.get("cookie", "").split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip() == name:
+            return value.strip()
+    return ""
 
 
 def peer_of(scope: Scope) -> str:

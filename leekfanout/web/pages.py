@@ -31,6 +31,9 @@ from leekfanout.web.sessions import BROWSER_LIFETIME_S, LIFETIME_S, Session
 FOLDER: Final = Path(__file__).parent
 HOME: Final = "/agent"
 
+LOGIN_FIELDS_MAX: Final = 10
+"""The form has one; a browser's extension may add some."""
+
 
 class Pages:
     """HTML, styles and scripts; all of it local."""
@@ -82,8 +85,7 @@ class Pages:
 
     async def try_login(self, request: Request) -> Response:
         """Open a session if the token is right."""
-        fields_sent = parse_qs(body_of(request).decode("utf-8", "replace"), max_num_fields=10)
-        token = fields_sent.get("token", [""])[0].strip()
+        token = _token_in(body_of(request).decode("utf-8", "replace"))
         browser = cookie_of(request.headers, BROWSER_COOKIE)
         wait_s = self._door.try_token(token, peer_of(request.scope), browser)
         if wait_s is not None:
@@ -133,3 +135,12 @@ class Pages:
             failed=failed, wait_s=int(wait_s + 0.999)
         )
         return HTMLResponse(html, (429 if wait_s else 401) if failed else 200)
+
+
+def _token_in(form: str) -> str:
+    """Return the token that somebody has typed; what isn't the page's own form holds none."""
+    try:
+        fields_sent = parse_qs(form, max_num_fields=LOGIN_FIELDS_MAX)
+    except ValueError:
+        return ""
+    return fields_sent.get("token", [""])[0].strip()

@@ -127,6 +127,32 @@ def test_a_cookie_alone_changes_nothing(served: Served) -> None:
     assert session.delete(url, headers={CSRF_HEADER: own}, timeout=10).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "other",
+    ['prefs={"a":1}', "x=a b", "version=1", "flag", 'rabbit="abc', "a[b]=c", "=", "\xe9=\xe9"],
+)
+def test_no_other_cookie_of_the_host_keeps_anybody_out(served: Served, other: str) -> None:
+    own = f"{COOKIE}={logged_in(served).cookies[COOKIE]}"
+    for header in (f"{other}; {own}", f"{own}; {other}", f"{other};{own}"):
+        answer = requests.get(
+            f"{served.url}/agent/api/session",
+            headers={"Cookie": header.encode("latin-1")},
+            timeout=10,
+        )
+        assert answer.status_code == 200, header
+
+
+def test_a_login_with_too_many_fields_counts_as_a_wrong_token(served: Served) -> None:
+    fields = {f"field{number}": "1" for number in range(11)}
+    statuses = [
+        requests.post(
+            f"{served.url}/agent/login", data={**fields, "token": TOKEN}, timeout=10
+        ).status_code
+        for _ in range(4)
+    ]
+    assert statuses == [401, 401, 429, 429]
+
+
 def test_logging_out_ends_the_session_even_for_a_copy_of_the_cookie(served: Served) -> None:
     session = logged_in(served)
     cookie = session.cookies[COOKIE]
