@@ -106,7 +106,7 @@ def test_an_empty_subscription_lacks_every_required_key_at_once() -> None:
         (
             "backend",
             ["redis://h/1", "db+postgresql://u:p@h/d", "rpc://"],
-            ["", "redis", 1, "a b://"],
+            ["", "redis", 1, "a b://", "redis://a b", "redis://h\n", "redis://\ud800h"],
         ),
         ("broker_management_url", ["http://h:15672", "https://u:p@h"], ["amqp://h", "h:15672", 1]),
         ("transport_options", [{}], [[], "x", 1]),

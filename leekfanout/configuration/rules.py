@@ -257,9 +257,13 @@ class AnyUrl:
     def accept(self, value: Any) -> str:
         if not isinstance(value, str):
             raise _refuse(self, value, secret=True)
-        if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S*", value):
-            return value
-        raise Refused([Problem("", shown_url(value), self.rule)])
+        if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+            raise Refused([Problem("", shown_url(value), self.rule)])
+        # A space and a lone surrogate, which has no UTF-8, would pass for a part of the host.
+        if " " in value or not value.isprintable():
+            rule = "it must hold no spaces, and nothing that can't be printed"
+            raise Refused([Problem("", shown_url(value), rule)])
+        return value
 
 
 def shown_url(url: str) -> str:

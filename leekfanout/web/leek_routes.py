@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from leekfanout.control.control_client import RefusedError
 from leekfanout.control.process_info import GROUP
 from leekfanout.control.rpc import Fault
 from leekfanout.web.agent import Agent
-from leekfanout.web.replies import error_reply, json_object, route
+from leekfanout.web.replies import JsonReply, error_reply, json_object, route
 
 
 class LeekRoutes:
@@ -36,7 +36,7 @@ class LeekRoutes:
         Its type is ``local`` even for a standalone agent: to Leek's page that means that it can be
         controlled here.
         """
-        return JSONResponse(self._info())
+        return JsonReply(self._info())
 
     def start(self, _: Request) -> Response:
         """Start the agent, or restart it if it runs."""
@@ -44,7 +44,7 @@ class LeekRoutes:
             return error_reply(400, "There are no subscriptions: add one first.")
         self._agent.restart()
         self._changed()
-        return JSONResponse(self._info())
+        return JsonReply(self._info())
 
     def stop(self, _: Request) -> Response:
         """Drain and stop the agent; nothing if it is stopped."""
@@ -54,11 +54,11 @@ class LeekRoutes:
             if error.code != Fault.NOT_RUNNING:
                 raise
         self._changed()
-        return JSONResponse(self._info())
+        return JsonReply(self._info())
 
     def list(self, _: Request) -> Response:
         """Return all subscriptions, without their secrets."""
-        return JSONResponse(self._agent.entries())
+        return JsonReply(self._agent.entries())
 
     def add(self, request: Request) -> Response:
         """Add a subscription, if its broker and its API take it, and start it."""
@@ -68,7 +68,7 @@ class LeekRoutes:
         self._changed()
         name = f"{entry['app_name']}-{entry['app_env']}"
         added = next((each for each in self._agent.entries() if each["name"] == name), {})
-        return JSONResponse({**added, "note": note} if note else added)
+        return JsonReply({**added, "note": note} if note else added)
 
     def delete(self, request: Request) -> Response:
         """Remove a subscription; its queue stays, unless ``?delete_queue=true``."""
@@ -79,7 +79,7 @@ class LeekRoutes:
             force=query.get("force") == "true",
         )
         self._changed()
-        return JSONResponse({"name": removed.name, "queue": removed.queue, "note": removed.note})
+        return JsonReply({"name": removed.name, "queue": removed.queue, "note": removed.note})
 
     def _info(self) -> dict[str, Any]:
         return {**self._agent.info(), "type": "local"}

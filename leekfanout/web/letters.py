@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from leekfanout.stores.deadletters import DeadLetters
 from leekfanout.stores.replay import replay
 from leekfanout.web.agent import Agent
 from leekfanout.web.orders import name_in
-from leekfanout.web.replies import json_object, route
+from leekfanout.web.replies import JsonReply, json_object, route
 
 PAGE_ROWS: Final = 100
 PAYLOAD_MAX_BYTES: Final = 200_000
@@ -47,9 +47,9 @@ class Letters:
             raise HTTPException(400, "after must be a whole number.")
         with self._agent.letters(name_in(request)) as store:
             if store is None:
-                return JSONResponse({"total": 0, "more": False, "letters": []})
+                return JsonReply({"total": 0, "more": False, "letters": []})
             letters = store.select(after=int(text), limit=PAGE_ROWS + 1)
-            return JSONResponse(
+            return JsonReply(
                 {
                     "total": store.count(),
                     "more": len(letters) > PAGE_ROWS,
@@ -66,7 +66,7 @@ class Letters:
             raise HTTPException(404, "There is no such dead letter (any more).")
         payload = letter.payload[:PAYLOAD_MAX_BYTES].decode("utf-8", "backslashreplace")
         shown = {**letter._asdict(), "id": number, "payload": payload}
-        return JSONResponse(
+        return JsonReply(
             {**shown, "size_bytes": len(letter.payload), "cut": len(letter.payload) > len(payload)}
         )
 
@@ -75,21 +75,19 @@ class Letters:
         name, ids = name_in(request), _ids(json_object(request))
         with self._agent.letters(name) as store, self._alone(name):
             if store is None:
-                return JSONResponse({"delivered": 0, "staying": {}, "stopped": None})
+                return JsonReply({"delivered": 0, "staying": {}, "stopped": None})
             subscription = self._agent.subscription(name)
             done = replay(store, subscription, _all_ids(store) if ids is None else ids)
         staying = {str(number): reason for number, reason in done.staying.items()}
-        return JSONResponse(
-            {"delivered": done.delivered, "staying": staying, "stopped": done.stopped}
-        )
+        return JsonReply({"delivered": done.delivered, "staying": staying, "stopped": done.stopped})
 
     def purge(self, request: Request) -> Response:
         """Remove letters for good: those of ``ids``, or all."""
         name, ids = name_in(request), _ids(json_object(request))
         with self._agent.letters(name) as store:
             if store is None:
-                return JSONResponse({"purged": 0})
-            return JSONResponse({"purged": store.purge() if ids is None else store.remove(ids)})
+                return JsonReply({"purged": 0})
+            return JsonReply({"purged": store.purge() if ids is None else store.remove(ids)})
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from leekfanout import health
@@ -15,7 +15,7 @@ from leekfanout.control.process_info import GROUP
 from leekfanout.control.rpc import Fault
 from leekfanout.web.agent import Agent
 from leekfanout.web.fields import checked, problems_of
-from leekfanout.web.replies import error_reply, json_object, route
+from leekfanout.web.replies import JsonReply, error_reply, json_object, route
 
 LOG_BYTES: Final = 64_000
 """What the page shows of a log at most."""
@@ -71,7 +71,7 @@ class Orders:
         """Let the agent take up what the subscriptions' file says."""
         done = self._agent.call("leekfanout.reload")
         self._changed()
-        return JSONResponse(done)
+        return JsonReply(done)
 
     def log(self, request: Request) -> Response:
         """Return what a log has beyond ``?offset=``, or its end, and the offset to ask for next."""
@@ -88,11 +88,11 @@ class Orders:
         if not overflow and offset:
             content = content.encode()[-(size - offset) :].decode(errors="replace")
             content = content if size > offset else ""
-        return JSONResponse({"content": content, "offset": size, "skipped": bool(overflow)})
+        return JsonReply({"content": content, "offset": size, "skipped": bool(overflow)})
 
     def validate(self, request: Request) -> Response:
         """Say what is wrong with a subscription, by key; nobody else is asked."""
-        return JSONResponse({"problems": problems_of(json_object(request))})
+        return JsonReply({"problems": problems_of(json_object(request))})
 
     def check(self, request: Request) -> Response:
         """Ask the broker and the API of a subscription that isn't saved yet."""
@@ -101,7 +101,7 @@ class Orders:
             "broker": health.check_broker(subscription),
             "api": health.check_api(subscription),
         }
-        return JSONResponse(
+        return JsonReply(
             {
                 what: {"ok": each.ok, "words": each.words, "advice": each.advice}
                 for what, each in found.items()
@@ -114,4 +114,4 @@ class Orders:
         failed = [each for each in results if each["status"] != Fault.SUCCESS]
         if failed:
             return error_reply(409, " ".join(each["description"] for each in failed))
-        return JSONResponse({"done": [each["name"] for each in results]})
+        return JsonReply({"done": [each["name"] for each in results]})

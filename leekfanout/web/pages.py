@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -25,7 +25,7 @@ from leekfanout.web.guard import (
     peer_of,
 )
 from leekfanout.web.openapi import description
-from leekfanout.web.replies import body_of
+from leekfanout.web.replies import JsonReply, body_of
 from leekfanout.web.sessions import BROWSER_LIFETIME_S, LIFETIME_S, Session
 
 FOLDER: Final = Path(__file__).parent
@@ -118,17 +118,17 @@ class Pages:
         session: Session | None = request.scope[SESSION]
         if session is not None:
             self._door.sessions.close(session, time.time())
-        answer = JSONResponse({})
+        answer = JsonReply({})
         answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
         return answer
 
     async def session(self, _: Request) -> Response:
         """Answer that the session is good, for a browser that has lost the stream."""
-        return JSONResponse({})
+        return JsonReply({})
 
     async def openapi(self, _: Request) -> Response:
         """Return the description of the HTTP interface."""
-        return JSONResponse(description())
+        return JsonReply(description())
 
     def _login_form(self, wait_s: float = 0.0, failed: bool = False) -> Response:
         html = self._templates.get_template("login.html").render(

@@ -26,6 +26,8 @@ from leekfanout.errors import (
 BODY: Final = "leekfanout.body"
 """Where a request's scope holds its whole body, which has been read and bounded before."""
 
+_STRICT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 log = logs.get("web")
 
 _STATUSES: Final = (
@@ -57,11 +59,23 @@ def route(path: str, **endpoints: Callable[[Request], Response]) -> Route:
     return Route(path, dispatch, methods=list(endpoints))
 
 
-def error_reply(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+class JsonReply(JSONResponse):
+    """JSON that can be written whatever is in it: it shows files that anybody may have edited."""
+
+    def render(self, content: Any) -> bytes:
+        # ASCII, so that a lone surrogate, which has no UTF-8, stays the escape that it was.
+        try:
+            return _STRICT.encode(content).encode("ascii")
+        except ValueError:  # NaN and infinities, which Python reads, but JSON hasn't
+            spelt_out = json.loads(json.dumps(content), parse_constant=str)
+            return _STRICT.encode(spelt_out).encode("ascii")
+
+
+def error_reply(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JsonReply:
     """Return an error as Leek's routes give it: ``{"error": {"code", "message", "reason"}}``."""
     message = HTTPStatus(status).phrase
     error = {"code": f"{status:d}001", "message": message, "reason": reason}
-    return JSONResponse({"error": error}, int(status), headers)
+    return JsonReply({"error": error}, int(status), headers)
 
 
 def body_of(request: Request) -> bytes:
