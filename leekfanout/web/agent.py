@@ -71,7 +71,7 @@ class Agent:
         return ""
 
     def remove(self, name: str, *, queue_too: bool = False, force: bool = False) -> Removed:
-        """Remove a subscription and drain its processes.
+        """Remove a subscription and drain its processes; its note tells what isn't done of that.
 
         With ``queue_too`` they are stopped before, since a queue that is read is not deleted.
         Raises as :func:`leekfanout.enrolment.remove` does.
@@ -88,7 +88,11 @@ class Agent:
             for process in stopped:
                 self.call("supervisor.startProcess", process)
             raise
-        self.call("leekfanout.reload")
+        try:
+            self.call("leekfanout.reload")
+        except LeekfanoutError as error:
+            untold = f"The agent has not taken up that it is removed: {error}"
+            return removed._replace(note=f"{removed.note} {untold}".lstrip())
         return removed
 
     def restart(self) -> None:

@@ -1,13 +1,17 @@
 """Leek's own routes, as its page calls them, on a real agent with a real broker."""
 
+import json
 from pathlib import Path
 from typing import Any
+
+import requests
 
 from tests.agent import subscription
 from tests.api_double import ApiDouble
 from tests.processes import free_ports
 from tests.waiting import until
-from tests.web.page_agent import WAIT_S, PageAgent
+from tests.web.page_agent import TOKEN, WAIT_S, PageAgent
+from tests.web.served import Served, made_up_agent
 
 CONTROL = "/v1/agent/control"
 SUBSCRIPTIONS = "/v1/agent/subscriptions"
@@ -55,6 +59,7 @@ def test_what_cant_work_is_refused_with_leeks_codes_and_nothing_is_written(
         (503, {"broker": f"redis://127.0.0.1:{closed}/0"}),
         (503, {"api_url": f"http://127.0.0.1:{closed}"}),
         (400, {"app_name": "Shop"}),
+        (400, {"backend": "redis://\ud800h"}),
         (400, {"prefetch_count": 10}),
     ]
     with PageAgent(tmp_path) as agent:
@@ -70,6 +75,32 @@ def test_what_cant_work_is_refused_with_leeks_codes_and_nothing_is_written(
         assert agent.request("POST", SUBSCRIPTIONS, json=[entry]).status_code == 400
         assert agent.request("POST", SUBSCRIPTIONS, data=b"{").status_code == 400
         assert agent.entries() == []
+
+
+def test_a_subscription_is_deleted_though_the_agent_refuses_the_rest_of_the_file(
+    tmp_path: Path, redis_url: str, api: ApiDouble
+) -> None:
+    entry = subscription(redis_url, api)
+    with PageAgent(tmp_path, [entry]) as agent:
+        broken = {**entry, "app_env": "test", "prefetch_count": 10}
+        agent.file.write_text(json.dumps([entry, broken]))
+        deleted = agent.request("DELETE", f"{SUBSCRIPTIONS}/shop-prod")
+        assert deleted.status_code == 200
+        assert "has not taken up that it is removed" in deleted.json()["note"]
+        assert "shop-test: prefetch_count" in deleted.json()["note"]
+        assert agent.entries() == [broken]
+
+
+def test_an_entry_is_listed_whatever_its_unknown_keys_hold(tmp_path: Path) -> None:
+    agent = made_up_agent(tmp_path)
+    odd = '"backend": "redis://\\ud800h", "\\udc00": [NaN, -Infinity, 1e999, "\u00e9"]'
+    agent.config_file.write_text(f'[{{"app_name": "shop", "app_env": "prod", {odd}}}]')
+    with Served(agent) as served:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = requests.get(f"{served.url}{SUBSCRIPTIONS}", headers=headers, timeout=WAIT_S)
+    (listed,) = answer.json()
+    assert listed["backend"] == "redis://\ud800h"
+    assert listed["\udc00"] == ["NaN", "-Infinity", "Infinity", "\u00e9"]
 
 
 def test_one_of_several_processes_is_no_subscription_that_could_be_deleted(
