@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leekfanout import logs
+from leekfanout.web.logouts import Logouts
 from leekfanout.web.options import WebOptions
 from leekfanout.web.replies import BODY, error_reply
 from leekfanout.web.sessions import Session, Sessions
@@ -58,9 +59,9 @@ log = logs.get("web")
 class Door:
     """The token, and what follows from showing it: sessions, and waiting after wrong ones."""
 
-    def __init__(self, token: str, options: WebOptions) -> None:
+    def __init__(self, token: str, options: WebOptions, logouts: Logouts | None = None) -> None:
         self.options = options
-        self.sessions = Sessions(token)
+        self.sessions = Sessions(token, logouts)
         self._slowdown = Slowdown()
         self._token = token.encode()
 

@@ -113,8 +113,8 @@ class Pages:
             )
         return answer
 
-    async def logout(self, request: Request) -> Response:
-        """Close the session."""
+    def logout(self, request: Request) -> Response:
+        """Close the session; on a worker thread, since it waits for the disk."""
         session: Session | None = request.scope[SESSION]
         if session is not None:
             self._door.sessions.close(session, time.time())

@@ -17,6 +17,7 @@ from leekfanout.web import tokens
 from leekfanout.web.agent import Agent
 from leekfanout.web.app import build
 from leekfanout.web.guard import Door
+from leekfanout.web.logouts import FILE_NAME, Logouts
 from leekfanout.web.options import WebOptions
 
 CONNECTIONS_MAX: Final = 200
@@ -49,7 +50,8 @@ def run(agent: Agent, options: WebOptions, lifeline_fd: int) -> int:
         )
         return EXIT_NO_ADDRESS
     server: _Server
-    app = build(agent, Door(token, options), lambda: server.should_exit)
+    door = Door(token, options, Logouts(agent.settings.state_dir / FILE_NAME))
+    app = build(agent, door, lambda: server.should_exit)
     server = _Server(settings_for(app), lifeline_fd)
     log.info("web.started", url=f"http://{shown(options.host, options.port)}/agent")
     server.run(sockets=[listener])

@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
+from leekfanout.web.logouts import Logouts
+
 LIFETIME_S: Final = 12 * 3_600.0
 """A working day; then the token is asked for again."""
 
@@ -25,16 +27,16 @@ class Session:
 
 
 class Sessions:
-    """Makes and checks cookies and CSRF tokens; needs no memory, but for sessions that were closed.
+    """Makes and checks cookies and CSRF tokens; needs no memory, but for the ``logouts``.
 
     A cookie is ``<expiry>.<id>.<signature>``. The key comes from the token, so that sessions outlive
     a restart of the page, and end when the token changes. Times are epoch seconds.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, logouts: Logouts | None = None) -> None:
         # scrypt, since whoever has a cookie could otherwise try tokens against it at full speed.
         self._key = hashlib.scrypt(token.encode(), salt=_SALT, n=2**14, r=8, p=1)
-        self._closed: dict[str, int] = {}
+        self._logouts = logouts or Logouts()
 
     def open(self, now: float) -> str:
         """Return the cookie of a new session."""
@@ -48,12 +50,11 @@ class Sessions:
             return None
         expiry, _, session_id = stem.partition(".")
         session = Session(session_id, int(expiry))
-        return None if session.expires_at <= now or session.id in self._closed else session
+        return None if session.expires_at <= now or session.id in self._logouts else session
 
     def close(self, session: Session, now: float) -> None:
-        """Make the session's cookie worthless."""
-        self._closed = {key: end for key, end in self._closed.items() if end > now}
-        self._closed[session.id] = session.expires_at
+        """Make the session's cookie worthless; may block for the disk."""
+        self._logouts.add(session.id, session.expires_at, now)
 
     def new_browser(self) -> str:
         """Return the cookie of a browser that gets in for the first time; it opens nothing."""

@@ -10,6 +10,7 @@ from leekfanout.errors import ConfigError
 from leekfanout.status.stats import COUNTERS, GAUGES
 from leekfanout.supervision.lifecycle import State
 from leekfanout.web import fields, options, tokens
+from leekfanout.web.logouts import LOGOUTS_MAX, Logouts
 from leekfanout.web.options import WebOptions
 from leekfanout.web.sessions import LIFETIME_S, Sessions
 from leekfanout.web.slowdown import FREE_FAILURES, LONGEST_S, PEERS_MAX, Slowdown
@@ -116,6 +117,52 @@ def test_a_session_outlives_the_process_but_not_the_token() -> None:
     cookie = Sessions("token").open(1_000.0)
     assert Sessions("token").find(cookie, 1_000.0) is not None
     assert Sessions("another").find(cookie, 1_000.0) is None
+
+
+def test_a_closed_session_stays_closed_in_the_next_process_until_it_has_expired(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "web-logouts"
+
+    def restarted() -> Sessions:
+        return Sessions("token", Logouts(path))
+
+    cookies = [restarted().open(start) for start in (0.0, 10.0, 20.0)]
+    for cookie in cookies[:2]:
+        sessions = restarted()
+        session = sessions.find(cookie, 20.0)
+        assert session is not None
+        sessions.close(session, 20.0)
+    assert [restarted().find(cookie, 20.0) is None for cookie in cookies] == [True, True, False]
+    assert path.stat().st_mode & 0o777 == 0o600
+    last = restarted().find(cookies[2], 20.0)
+    assert last is not None
+    restarted().close(last, LIFETIME_S + 5)
+    assert [restarted().find(cookie, 5.0) is None for cookie in cookies] == [False, True, True]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_of_logouts_is_bounded_and_may_hold_anything(tmp_path: Path) -> None:
+    path = tmp_path / "web-logouts"
+    path.write_bytes(b"\n\xff\x00 \n9 a b\nx y\n9999999999 good\n\xb2 z\n" + b"9" * 9_000_000)
+    logouts = Logouts(path)
+    assert "good" in logouts
+    assert not [each for each in ("", "a", "b", "y", "z") if each in logouts]
+    path.write_text("".join(f"{9_000_000_000 + n} {n:032}\n" for n in range(LOGOUTS_MAX)))
+    logouts = Logouts(path)
+    logouts.add("one-more", 9_999_999_999, 0.0)
+    assert len(path.read_text().splitlines()) == LOGOUTS_MAX
+    assert "one-more" in Logouts(path)
+    assert f"{LOGOUTS_MAX - 1:032}" in Logouts(path)
+
+
+def test_without_a_state_folder_a_logout_holds_for_the_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logouts = Logouts(tmp_path / "none" / "web-logouts")
+    logouts.add("an-id", 2_000, 1_000.0)
+    assert "an-id" in logouts
+    assert "web.logout_lost" in caplog.messages
 
 
 def test_each_session_has_its_own_csrf_token() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from leekfanout.web import serve
+from leekfanout.web.guard import COOKIE, CSRF_HEADER
 from leekfanout.web.options import WebOptions
 from tests.agent import subscription
 from tests.api_double import ApiDouble
@@ -47,6 +49,23 @@ def test_delivery_doesnt_notice_that_the_page_crashes(
         assert agent.status()["starts"] == 1
         (ended,) = agent.lines("side.ended")
         assert ended["exit"] == "was killed by SIGSEGV"
+
+
+def test_whoever_has_logged_out_stays_so_though_the_page_crashes(tmp_path: Path) -> None:
+    with PageAgent(tmp_path) as agent:
+        session, login = requests.Session(), f"{agent.url}/agent/login"
+        assert session.post(login, data={"token": TOKEN}, timeout=WAIT_S).ok
+        cookies = {COOKIE: session.cookies[COOKIE]}
+        html = session.get(f"{agent.url}/agent", timeout=WAIT_S).text
+        csrf_token = html.split('name="csrf-token" content="')[1].split('"')[0]
+        headers = {CSRF_HEADER: csrf_token}
+        assert session.post(f"{agent.url}/agent/logout", headers=headers, timeout=WAIT_S).ok
+        page = agent.page_pid()
+        os.kill(page, signal.SIGKILL)
+        until(lambda: agent.page_pid() != page, WAIT_S, "another page")
+        until(agent.answers, WAIT_S, "it to answer")
+        url = f"{agent.url}/agent/api/session"
+        assert requests.get(url, cookies=cookies, timeout=WAIT_S).status_code == 401
 
 
 def test_a_request_whose_head_doesnt_come_to_an_end_is_dropped(
