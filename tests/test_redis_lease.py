@@ -238,6 +238,12 @@ def tick(source: RedisSource) -> None:
     source.tick(time.monotonic())
 
 
+def leave(source: RedisSource) -> None:
+    """Do what the pipeline does with a source that it has told to stop."""
+    tick(source)
+    source.receive(CollectingInbox(), 10)
+
+
 def test_a_lease_that_is_given_back_is_taken_at_once(source, second, server, tmp_path):
     source.connect()
     with pytest.raises(SourceStandbyError):
@@ -247,10 +253,10 @@ def test_a_lease_that_is_given_back_is_taken_at_once(source, second, server, tmp
         taking = pool.submit(second.connect)
         until(lambda: server.info("clients")["blocked_clients"] == 1, 10, "the second to wait")
         source.stop_consuming()
-        until(lambda: tick(source) or taking.done(), 10, "the second to take over")
+        until(lambda: leave(source) or taking.done(), 10, "the second to take over")
         taking.result()
     assert server.get(lease_of(server)).decode() == holder_in(tmp_path)
-    until(lambda: tick(source) or publish(server, 0, b"event") == 1, 10, "the first to leave")
+    until(lambda: publish(server, 0, b"event") == 1, 10, "the first to leave")
 
 
 def test_while_one_hands_over_to_another_somebody_always_hears(source, second, server):
@@ -264,7 +270,7 @@ def test_while_one_hands_over_to_another_somebody_always_hears(source, second, s
         source.stop_consuming()
 
         def handed_over() -> bool:
-            tick(source)
+            leave(source)
             heard.append(publish(server, 0, b"event"))
             return taking.done() and heard[-1] == 1
 
@@ -274,7 +280,7 @@ def test_while_one_hands_over_to_another_somebody_always_hears(source, second, s
 
 
 def test_nobody_waits_so_the_end_isnt_put_off(source, server, monkeypatch):
-    monkeypatch.setattr("leekfanout.sources.redis.HAND_OVER_S", 1_000_000.0)
+    monkeypatch.setattr("leekfanout.sources.redis_hand_over.HAND_OVER_S", 1_000_000.0)
     source.connect()
     source.stop_consuming()
     until(lambda: tick(source) or publish(server, 0, b"late") == 0, 10, "the end of consuming")
@@ -320,15 +326,10 @@ def test_who_cannot_subscribe_leaves_the_lease_to_others(own_redis, server):
 
 def test_the_permissions_that_the_docs_name_suffice(own_redis, server):
     text = " ".join((Path(__file__).parents[1] / "docs" / "scaling.md").read_text().split())
-    keys, commands = re.findall(r"`([~+][^`]*)`", text)
+    keys, channels, commands = re.findall(r"`([~&+][^`]*)`", text)
     rules = (
-        keys,
-        *commands.split(),
-        "+auth",
-        "+ping",
-        "+@pubsub",
-        "resetchannels",
-        "&/0.celeryev/*",
+        *(keys, *commands.split(), "+auth", "+ping", "+psubscribe", "+punsubscribe"),
+        *("resetchannels", channels, "&/0.celeryev/*"),
     )
     server.execute_command("ACL", "SETUSER", "leek", "reset", "on", f">{SECRET}", *rules)
     source = RedisSource(subscription(f"redis://leek:{SECRET}@127.0.0.1:{own_redis.port}/0"))
@@ -336,8 +337,9 @@ def test_the_permissions_that_the_docs_name_suffice(own_redis, server):
     source.connect()
     source.tick(time.monotonic() + RENEW_EVERY_S)
     source.stop_consuming()
-    until(lambda: tick(source) or not server.exists(name), 10, "the lease to be given back")
+    until(lambda: leave(source) or not source.still_arriving, 10, "the end of consuming")
     source.close(wait_s=1)
+    assert not server.exists(name)
     assert {entry["object"] for entry in server.acl_log()} <= {"client|setname"}
 
 

@@ -7,9 +7,9 @@ what kombu would keep for one is never read (see ``redis_orphans``). Of several 
 """
 
 import math
+import select
 import ssl
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,11 +25,12 @@ from leekfanout.configuration.config import Subscription
 from leekfanout.errors import BadEventError, SourceError, SourceStandbyError
 from leekfanout.redaction import redact_url
 from leekfanout.sources import Ack, Inbox
-from leekfanout.sources.redis_channels import Channels, channels, open_envelope
+from leekfanout.sources.redis_channels import Channels, Copies, channels, open_envelope
 from leekfanout.sources.redis_connection import in_plain_words, open_connection
+from leekfanout.sources.redis_hand_over import HandOver, take_over
 from leekfanout.sources.redis_holder import holder_in
 from leekfanout.sources.redis_lease import Lease
-from leekfanout.sources.redis_sentinel import MasterWatch, find_master
+from leekfanout.sources.redis_sentinel import MasterWatch, check_role, find_master
 from leekfanout.sources.redis_silence import SilenceWatch
 
 log = logs.get("redis")
@@ -41,15 +42,11 @@ PING_EVERY_S: Final = 7.0
 """Two unanswered PINGs mean that nobody is there: noticed within three times this long."""
 PINGS_UNANSWERED_MAX: Final = 2
 PING: Final = b"*1\r\n$4\r\nPING\r\n"
+UNSUBSCRIBE: Final = b"*1\r\n$11\r\nUNSUBSCRIBE\r\n"
+PUNSUBSCRIBE: Final = b"*1\r\n$12\r\nPUNSUBSCRIBE\r\n"
 
 OVERRUN_BYTES: Final = 262_144
 """With more than this unread when it ends, a connection was most likely ended for that reason."""
-
-DUPLICATES_REMEMBERED: Final = 1_000
-"""As many as kombu remembers where workers publish to two channels (``sentinel_fanout_compat``)."""
-
-HAND_OVER_S: Final = 0.5
-"""So long events are still taken while another agent takes over: twice is better than not at all."""
 
 _UNSUBSCRIBED: Final = (b"punsubscribe", b"unsubscribe")
 _NOT_ENOUGH: Final = object()
@@ -84,13 +81,14 @@ class RedisSource:
         self._buffer = bytearray(BUFFER_BYTES)
         self._channels: Channels | None = None
         self._lease: Lease | None = None
+        self._hand_over = HandOver("")
         self._stands_by = False
         self._no_lease_told: set[str] = set()
         self._unsubscribe_due = math.inf
         self._watch: MasterWatch | None = None
         self._silence: SilenceWatch | None = None
         self._kind = b"pmessage"
-        self._seen: OrderedDict[str, None] | None = None
+        self._copies: Copies | None = None
         self._tag = 0
         self._ping_due = 0.0
         self._pings_unanswered = 0
@@ -128,7 +126,7 @@ class RedisSource:
             self.address += f", master {address.place}"
         self._open_connection(address)
         if self._sentinel:
-            self._check_role()
+            check_role(self._connection, self.address)
             self._watch = MasterWatch(self._subscription, self._addresses, address)
         wanted = channels(self._subscription, int(address.path))
         connection, self._connection = self._connection, None
@@ -141,8 +139,9 @@ class RedisSource:
         self._lease.claim(patient=self._stands_by)
         self._open_connection(address)  # in subscriber mode a connection takes no other commands
         self._channels = wanted
-        self._seen = OrderedDict() if len(wanted.names) > 1 else None
+        self._copies = Copies() if len(wanted.names) > 1 else None
         self._subscribe(wanted)
+        self._take_over(self._lease)
         if self._stands_by:
             log.info("lease.taken", address=self.address)
         self._stands_by = False
@@ -153,17 +152,6 @@ class RedisSource:
     def _shown_address(self) -> str:
         broker = self._subscription.broker
         return redact_url(";".join(broker) if self._sentinel else broker[self._position])
-
-    def _check_role(self) -> None:
-        """Make sure that it is the master, as Redis asks of clients ("Sentinel clients", step 3)."""
-        try:
-            role = self._ask("ROLE")[0]
-        except redis.ResponseError:  # the user may not: then Sentinel's word must do
-            return
-        if role != b"master":
-            raise SourceError(
-                f"{self.address} is no longer the master; Sentinel hasn't named a new one yet."
-            )
 
     def _open_connection(self, address: Address) -> None:
         """Connect, and name the connection for whoever reads CLIENT LIST; one may live without."""
@@ -204,6 +192,26 @@ class RedisSource:
         self._heard_at = time.monotonic()
         self._bytes_since_caught_up = 0
 
+    def _take_over(self, lease: Lease) -> None:
+        """Share what comes meanwhile with an agent that leaves, if there is one."""
+        self._hand_over = HandOver(lease.key)
+        self._connection.send_command("SUBSCRIBE", self._hand_over.channel)
+        # Whoever subscribes does this: who leaves is known only by who hears the marker.
+        wait = self._wait_for_reply
+        others = take_over(self._hand_over, lease.mark, wait, stood_by=self._stands_by)
+        if self._copies is not None:
+            self._copies.taken(reply[-1] for reply in others)
+
+    def _wait_for_reply(self, deadline: float) -> Any:
+        """Return the next reply, or None if the deadline (monotonic seconds) comes first."""
+        while (reply := self._reader.gets()) is _NOT_ENOUGH:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return None
+            if not self._fill():
+                select.select([self._socket], [], [], left_s)
+        return reply
+
     def fileno(self) -> int:
         """The connection's socket; -1 while the lease may have run out (see :class:`Source`)."""
         if self._lapsed:
@@ -212,10 +220,10 @@ class RedisSource:
 
     def receive(self, inbox: Inbox, limit: int) -> bool:
         """Give ``inbox`` what has arrived (see :class:`Source`)."""
-        if self._lapsed:
+        if self._lapsed or not self.still_arriving:
             return False
-        gets = self._reader.gets
-        message, kind = inbox.message, self._kind
+        gets = self._next_reply if self._hand_over.held else self._reader.gets
+        message, kind, control = inbox.message, self._kind, self._hand_over.channel
         tag, last = self._tag, self._tag + limit
         try:
             while tag < last:
@@ -225,8 +233,10 @@ class RedisSource:
                         return False
                     continue
                 # ["pmessage", pattern, channel, payload] or ["message", channel, payload]
-                if type(reply) is not list or reply[0] != kind:
+                if type(reply) is not list or reply[0] != kind or reply[1] == control:
                     self._not_a_message(reply)
+                    if not self.still_arriving:
+                        return False
                     continue
                 payload = reply[-1]
                 try:
@@ -235,7 +245,7 @@ class RedisSource:
                     tag += 1
                     inbox.unusable(tag, payload, str(error))
                     continue
-                if self._seen is not None and self._is_duplicate(message_id):
+                if self._copies is not None and self._copies.is_second(message_id):
                     continue
                 tag += 1
                 message(tag, body, content_type)
@@ -245,25 +255,22 @@ class RedisSource:
             self._tag = tag
         return True
 
+    def _next_reply(self) -> Any:
+        held = self._hand_over.held
+        return held.popleft() if held else self._reader.gets()
+
     def _not_a_message(self, reply: Any) -> None:
-        """Heed a PONG, a confirmation or an error: that it came at all is what matters of most."""
+        """Heed a PONG, a confirmation, a marker or an error: that most came at all is what matters."""
         if isinstance(reply, hiredis.ReplyError):
             raise in_plain_words(reply, self.address, self._subscription)
         # ["punsubscribe", pattern, subscriptions left]: nothing is sent to us behind the last one.
         if type(reply) is list and reply[0] in _UNSUBSCRIBED and reply[-1] == 0:
             self.still_arriving = False
-
-    def _is_duplicate(self, message_id: str | None) -> bool:
-        """Whether the message came on the other channel already; one without an id never did."""
-        seen = self._seen
-        if seen is None or not isinstance(message_id, str):
-            return False
-        if message_id in seen:
-            return True
-        seen[message_id] = None
-        if len(seen) > DUPLICATES_REMEMBERED:
-            seen.popitem(last=False)
-        return False
+        answer = self._hand_over.answer_to(reply)
+        if answer is not None and self._lease is not None and self._lease.leaving:
+            self.still_arriving, self._unsubscribe_due = False, math.inf
+            self._unsubscribe()
+            self._lease.answer(self._hand_over, answer)
 
     def _fill(self) -> bool:
         """Read once into the reader; False: there is nothing to read at the moment."""
@@ -307,7 +314,7 @@ class RedisSource:
         """
         due = self._watch.tick(now) if self._watch is not None else math.inf
         if self._lease is not None:
-            due = min(due, self._lease.tick(now), self._hand_over(now, self._lease))
+            due = min(due, self._lease.tick(now), self._leave(now, self._lease))
         if now >= self._ping_due:
             self._ping_due = now + self._ping_every_s
             if self._silence is not None:
@@ -344,13 +351,13 @@ class RedisSource:
         """Give the lease back; a later :meth:`tick` unsubscribes (see :class:`Source`)."""
         if self._lease is None:
             return
-        self._unsubscribe_due = time.monotonic() + HAND_OVER_S
+        self._unsubscribe_due = time.monotonic() + self._hand_over.lasts_s
         self._lease.leave()
         if self._lapsed:
             self.still_arriving = False
 
-    def _hand_over(self, now: float, lease: Lease) -> float:
-        """Unsubscribe once whoever waited for the lease hears the events; return when to look again."""
+    def _leave(self, now: float, lease: Lease) -> float:
+        """Unsubscribe where nobody waits for the lease, or no marker comes; return when to look."""
         if now < self._unsubscribe_due and lease.awaited:
             return self._unsubscribe_due
         if self._unsubscribe_due < math.inf:
@@ -363,9 +370,9 @@ class RedisSource:
         return self._lease is not None and self._lease.lapsed
 
     def _unsubscribe(self) -> None:
-        verb = b"PUNSUBSCRIBE" if self._kind == b"pmessage" else b"UNSUBSCRIBE"
         with suppress(OSError):
-            self._socket.send(b"*1\r\n$%d\r\n%s\r\n" % (len(verb), verb))
+            patterns = PUNSUBSCRIBE if self._kind == b"pmessage" else b""
+            self._socket.send(patterns + UNSUBSCRIBE)  # the latter ends the lease's channel, too
 
     def hand_back(self) -> None:
         """Do nothing: PUB/SUB keeps nothing, so nothing can be returned to it."""

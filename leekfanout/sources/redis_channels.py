@@ -6,6 +6,9 @@ kombu's Redis transport is the reference (``kombu/transport/redis.py``: ``_get_p
 
 import re
 from binascii import a2b_base64
+from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +19,10 @@ from leekfanout.errors import BadEventError
 
 KOMBU_PREFIX: Final = "/{db}."
 _GLOB: Final = re.compile(r"([*?\[\]\\^-])")
+
+
+COPIES_REMEMBERED: Final = 1_000
+"""As many as kombu remembers where workers publish to two channels (``sentinel_fanout_compat``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +94,28 @@ def open_envelope(payload: bytes) -> tuple[bytes, str | None, str | None]:
     if content_type is not None and type(content_type) is not str:
         raise BadEventError("the envelope's content type is no text")
     return body, content_type, properties.get("delivery_tag")
+
+
+class Copies:
+    """Tells the second copy of a message that came on both channels."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def is_second(self, message_id: str | None) -> bool:
+        """Whether the message came on the other channel already; one without an id never did."""
+        seen = self._seen
+        if not isinstance(message_id, str):
+            return False
+        if message_id in seen:
+            return True
+        seen[message_id] = None
+        if len(seen) > COPIES_REMEMBERED:
+            seen.popitem(last=False)
+        return False
+
+    def taken(self, payloads: Iterable[bytes]) -> None:
+        """Remember messages that another agent has taken."""
+        for payload in payloads:
+            with suppress(BadEventError):
+                self.is_second(open_envelope(payload)[2])

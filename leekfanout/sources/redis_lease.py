@@ -29,6 +29,7 @@ from leekfanout.errors import SourceStandbyError
 from leekfanout.redaction import mask, secrets_of
 from leekfanout.sources.redis_channels import Channels
 from leekfanout.sources.redis_connection import ANSWER_TIMEOUT_S, open_connection
+from leekfanout.sources.redis_hand_over import HandOver
 from leekfanout.sources.redis_holder import place_of
 
 log = logs.get("redis")
@@ -57,6 +58,12 @@ redis.call('DEL', KEYS[1])
 redis.call('LPUSH', KEYS[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[2], 1000)"""
 """Gives the lease back if it is ours, and wakes the agent that has waited longest."""
+
+_MARK: Final = """\
+local held = redis.call('GET', KEYS[1])
+if not held or held:sub(1, 32) ~= ARGV[1]:sub(1, 32) then return 0 end
+return redis.call('PUBLISH', ARGV[2], ARGV[3])"""
+"""Publishes the marker of a hand-over, if the lease is ours; tells how many have heard it."""
 
 _THIS_HOST: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104
 """0.0.0.0 is what a local agent has for its API (contract, section 5)."""
@@ -132,14 +139,16 @@ class Lease:
         """
         self._subscription = subscription
         self._address = address
-        self._key = lease_key(subscription, wanted, socket.gethostname())
+        self.key = lease_key(subscription, wanted, socket.gethostname())
         self._value = holder
         self._connection = connection
         self._tenure = Tenure()
         self._due = 0.0
         self._thread: threading.Thread | None = None
-        self._leaving = self._closed = False
+        self._closed = False
         self._told = told
+        self.leaving = False
+        """Whether it is given back, or about to be."""
         self.lapsed = False
         """Whether it may have run out, so that nothing must be read: as of the last :meth:`tick`."""
         self.awaited = True
@@ -159,6 +168,20 @@ class Lease:
             raise SourceStandbyError(other.holder)
         self._due = time.monotonic() + RENEW_EVERY_S
 
+    def mark(self, hand_over: HandOver) -> int | None:
+        """Publish the marker of a hand-over, for the thread that connects.
+
+        Return how many have heard it, ourselves among them; None where Redis doesn't let us.
+        """
+        try:
+            arguments = (self._value, hand_over.channel, hand_over.marker)
+            return int(self._ask("EVAL", _MARK, "1", self.key, *arguments))
+        except redis.ResponseError:
+            return None
+        except (OSError, redis.RedisError):  # the next renewal opens another one
+            self._disconnect()
+            return None
+
     def _claim_once(self) -> Other | None:
         asked_at, other = time.monotonic(), None
         try:
@@ -170,12 +193,12 @@ class Lease:
 
     def _take(self) -> Other | None:
         milliseconds = str(int(LEASE_S * 1000))
-        reply = self._ask("EVAL", _TAKE, "1", self._key, self._value, milliseconds)
+        reply = self._ask("EVAL", _TAKE, "1", self.key, self._value, milliseconds)
         if not reply:
             return None
         return Other(place_of(reply[0]), max(0.0, reply[1] / 1000))
 
-    def _ask(self, *command: str) -> Any:
+    def _ask(self, *command: str | bytes) -> Any:
         self._connection.send_command(*command)
         return self._connection.read_response()
 
@@ -183,7 +206,7 @@ class Lease:
         """Wait until the lease is given back, or over."""
         seconds = min(math.ceil(left_s) or 1, math.ceil(LEASE_S))
         try:
-            self._connection.send_command("BLPOP", f"{self._key}.released", str(seconds))
+            self._connection.send_command("BLPOP", f"{self.key}.released", str(seconds))
             if not self._connection.can_read(timeout=seconds + ANSWER_TIMEOUT_S):
                 raise redis.TimeoutError
             self._connection.read_response()
@@ -196,7 +219,7 @@ class Lease:
         Raises SourceStandbyError when another agent has it.
         """
         asking = self._thread is not None and self._thread.is_alive()
-        if self._leaving:
+        if self.leaving:
             return now + LEAVING_LOOK_AFTER_S if asking else math.inf
         other = self._tenure.lost_to
         if other is not None:
@@ -236,19 +259,29 @@ class Lease:
 
     def leave(self) -> None:
         """Give the lease back, so that another agent can take it at once; don't wait for that."""
-        self._leaving = True
+        self.leaving = True
         self._begin(self._release, self._thread)
 
     def _release(self, renewal: threading.Thread | None) -> None:
         if renewal is not None:
             renewal.join()
         try:
-            released = f"{self._key}.released"
-            self._ask("EVAL", _RELEASE, "2", self._key, released, self._value)
+            released = f"{self.key}.released"
+            self._ask("EVAL", _RELEASE, "2", self.key, released, self._value)
             # Who waited for it has taken it out of the list already.
             self.awaited = self._ask("LLEN", released) == 0
         except Exception:  # noqa: BLE001  # as above; the lease is over soon in any case
             self.awaited = False
+
+    def answer(self, hand_over: HandOver, text: bytes) -> None:
+        """Tell who takes over that all before its marker is taken; don't wait for that."""
+        self._begin(self._answer, self._thread, hand_over.channel, text)
+
+    def _answer(self, release: threading.Thread | None, channel: bytes, text: bytes) -> None:
+        if release is not None:
+            release.join()
+        with suppress(Exception):  # as above; unanswered, the other one keeps all that it has heard
+            self._ask("PUBLISH", channel, text)
 
     def give_up(self) -> None:
         """Give the lease back and wait for that: for the thread that connects, after a failure."""
@@ -256,11 +289,11 @@ class Lease:
             self._release(None)
 
     def close(self, wait_s: float) -> None:
-        """Close the connection, quietly; with ``wait_s``, let a :meth:`leave` be done first.
+        """Close the connection, quietly; with ``wait_s``, let what leaving takes be done first.
 
         The lease stays ours without it until it is over: whoever has lost a connection comes back.
         """
-        if self._thread is not None and self._leaving:
+        if self._thread is not None and self.leaving:
             self._thread.join(wait_s)
         self._closed = True
         self._disconnect()

@@ -54,6 +54,17 @@ def find_master(subscription: Subscription, sentinels: tuple[Address, ...]) -> A
     return replace(sentinels[0], scheme="redis", host=str(host), port=int(port), parameters={})
 
 
+def check_role(connection: Any, shown: str) -> None:
+    """Make sure that it is the master, as Redis asks of clients ("Sentinel clients", step 3)."""
+    try:
+        connection.send_command("ROLE")
+        role = connection.read_response()[0]
+    except redis.ResponseError:  # the user may not: then Sentinel's word must do
+        return
+    if role != b"master":
+        raise SourceError(f"{shown} is no longer the master; Sentinel hasn't named a new one yet.")
+
+
 class MasterWatch:
     """Asks the sentinels every five seconds, on a thread, whether the master is another one now.
 

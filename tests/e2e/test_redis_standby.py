@@ -1,19 +1,22 @@
 """Two agents on one Redis: one delivers, the other stands by and takes over."""
 
-import signal
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
+import pytest
 import redis
 
 from leekfanout.status.stats import Condition
 from tests.accounting import assert_complete, assert_nothing_lost, of_documents, of_messages
 from tests.agent import Agent, Alone, subscription
 from tests.api_double import ApiDouble
-from tests.brokers import SentinelSetup
-from tests.load import Load, Message
+from tests.brokers import Redis, SentinelSetup
+from tests.load import Event, Load, Message
 from tests.publishers import publish_redis
 from tests.waiting import until
 
@@ -84,31 +87,95 @@ def test_when_the_one_is_killed_the_other_takes_over(
     assert_complete(sent, of_documents(api.confirmed()))
 
 
-def test_when_the_one_is_stopped_the_other_takes_over_and_no_event_is_missed(
-    redis_url: str, api: ApiDouble, tmp_path: Path
-) -> None:
-    with two_agents(redis_url, api, tmp_path) as (first, second):
-        messages = Load(seed=83).messages(1_000_000)
-        published: list[Message] = []
-        heard: list[Message] = []
+class Publisher:
+    """Publishes a few hundred messages a second, on a thread, until it is left; a context manager."""
 
-        def publish() -> None:
-            some = [next(messages) for _ in range(10)]
-            published.extend(some)
-            heard.extend(publish_redis(redis_url, some))
+    def __init__(self, url: str, seed: int) -> None:
+        self.published: list[Message] = []
+        self.heard: list[Message] = []
+        self._url = url
+        self._messages = Load(seed=seed).messages(1_000_000)
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
-        publish()
-        first.process.signal(signal.SIGTERM)
-        while first.running:
-            publish()
-        publish()
-        assert first.process.wait(1) == 0
-        assert [message.body for message in heard] == [message.body for message in published]
-        sent = of_messages(published)
-        wait_for(second, Condition.DELIVERING)
+    def _run(self) -> None:
+        while not self._leave.wait(0.02):
+            some = [next(self._messages) for _ in range(10)]
+            self.published.extend(some)
+            self.heard.extend(publish_redis(self._url, some))
+
+    def wait_for_more(self) -> None:
+        count = len(self.heard)
+        until(lambda: len(self.heard) > count, 30, "more messages to be published")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait_for_more()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        self._thread.join(30)
+
+
+def hand_over_often(
+    url: str, api: ApiDouble, folder: Path, *, waiting: int, times: int
+) -> tuple[Counter[Event], list[Alone]]:
+    """Let so many agents wait for one that delivers, and stop that one; and again.
+
+    Return what was published meanwhile, all of it delivered, and the agents, all ended.
+    """
+    entry = subscription(url, api)
+    agents: list[Alone] = []
+    with ExitStack() as stack:
+
+        def start() -> Alone:
+            agent = Alone(entry, folder / str(len(agents)), constants=SHORT_LEASES)
+            agents.append(stack.enter_context(agent))
+            return agent
+
+        start().wait_until_connected()
+        with Publisher(url, 83) as publisher:
+            for _ in range(times):
+                while len(running := [agent for agent in agents if agent.running]) <= waiting:
+                    wait_for(start(), Condition.STANDING_BY)
+                publisher.wait_for_more()
+                (holder,) = [agent for agent in running if delivers(agent)]
+                assert holder.stop() == 0
+                others = [agent for agent in running if agent is not holder]
+                until(lambda others=others: any(map(delivers, others)), 30, "another to take over")
+            publisher.wait_for_more()
+        assert publisher.heard == publisher.published
+        sent = of_messages(publisher.published)
         until(lambda: sent <= of_documents(api.confirmed()), 60, "all that was published")
-        assert second.stop() == 0
+        for agent in agents:
+            assert not agent.running or agent.stop() == 0
+    return sent, agents
+
+
+def delivers(agent: Alone) -> bool:
+    return agent.stats.get("condition") == Condition.DELIVERING
+
+
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_when_the_one_is_stopped_the_other_takes_over_and_every_event_comes_once(
+    redis_url: str, api: ApiDouble, tmp_path: Path, waiting: int
+) -> None:
+    sent, agents = hand_over_often(redis_url, api, tmp_path, waiting=waiting, times=5)
+    assert_complete(sent, of_documents(api.confirmed()))
+    assert [agent.lines("lease.overlap") for agent in agents] == [[]] * len(agents)
+
+
+def test_without_the_lease_s_channel_a_hand_over_costs_no_event(
+    own_redis: Redis, api: ApiDouble, tmp_path: Path
+) -> None:
+    with own_redis.client() as server:
+        rules = ("+@all", "~*", "resetchannels", "&/0.celeryev/*")
+        server.execute_command("ACL", "SETUSER", "narrow", "on", ">narrow", *rules)
+    url = f"redis://narrow:narrow@127.0.0.1:{own_redis.port}/0"
+    sent, agents = hand_over_often(url, api, tmp_path, waiting=1, times=2)
     assert_nothing_lost(sent, of_documents(api.confirmed()))
+    assert [len(agent.lines("lease.overlap")) for agent in agents] == [0, 1, 1]
 
 
 def test_one_that_was_frozen_past_its_lease_delivers_nothing_more_and_stands_by(
