@@ -194,6 +194,26 @@ def test_what_comes_while_one_hands_over_is_taken_once(pair, server, options):
     assert [inbox.refused for inbox in inboxes] == [[], []]
 
 
+def test_a_standby_that_is_about_to_wait_is_waited_for(pair, server, monkeypatch):
+    monkeypatch.setattr(redis_hand_over, "HAND_OVER_S", 1_000_000.0)
+    first, second = pair()
+    first.stop_consuming()
+    assert first._lease is not None
+    assert first._lease._thread is not None
+    first._lease._thread.join()
+    first.tick(time.monotonic())
+    inbox = CollectingInbox()
+    assert not first.receive(inbox, 10)
+    assert publish(server, 0, b"event") == 1
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(second.connect)
+        until(lambda: first.receive(inbox, 10) or not first.still_arriving, 10, "the marker")
+        taking.result()
+    assert inbox.bodies == [b"event"]
+    assert not second.receive(inbox, 10)
+    assert inbox.bodies == [b"event"]
+
+
 def test_what_the_second_has_heard_is_kept_if_the_first_ends_without_an_answer(
     pair, server, monkeypatch, caplog
 ):

@@ -196,8 +196,7 @@ def source(own_redis):
 
 
 def lease_of(client: redis.Redis) -> bytes | None:
-    keys = client.keys("leekfanout.lease.*")
-    return keys[0] if keys else None
+    return next(client.scan_iter(f"leekfanout.lease.*.{16 * '[0-9a-f]'}"), None)
 
 
 def stand_by(source: RedisSource, client: redis.Redis, milliseconds: int) -> bytes:

@@ -30,6 +30,11 @@ def holder_in(folder: Path | None) -> str:
     return f"{token} {_PLACE}"
 
 
+def token_of(value: bytes) -> bytes:
+    """Return the token in what some agent has written into a lease. Pure."""
+    return value[:TOKEN_CHARACTERS]
+
+
 def place_of(value: bytes) -> str:
     """Return ``host:pid`` of what some agent has written into a lease. Pure."""
     return value.decode("utf-8", "replace").rpartition(" ")[2]

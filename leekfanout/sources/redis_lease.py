@@ -30,7 +30,7 @@ from leekfanout.redaction import mask, secrets_of
 from leekfanout.sources.redis_channels import Channels
 from leekfanout.sources.redis_connection import ANSWER_TIMEOUT_S, open_connection
 from leekfanout.sources.redis_hand_over import HandOver
-from leekfanout.sources.redis_holder import place_of
+from leekfanout.sources.redis_holder import place_of, token_of
 
 log = logs.get("redis")
 
@@ -45,19 +45,27 @@ LEAVING_LOOK_AFTER_S: Final = 0.02
 _TAKE: Final = """\
 local held = redis.call('GET', KEYS[1])
 if held and held:sub(1, 32) ~= ARGV[1]:sub(1, 32) then
+  redis.pcall('SET', KEYS[2], ARGV[1], 'PX', 2 * ARGV[2])
   return {held, redis.call('PTTL', KEYS[1])}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {}"""
-"""Takes the lease if it is free, renews it if it is ours; else tells whose it is, and for how long."""
+"""Takes the lease if it is free, renews it if it is ours; else tells whose it is, and for how long.
+
+It leaves word that we stand by, if it can, until some time after we would ask again.
+"""
 
 _RELEASE: Final = """\
 local held = redis.call('GET', KEYS[1])
 if not held or held:sub(1, 32) ~= ARGV[1]:sub(1, 32) then return end
 redis.call('DEL', KEYS[1])
 redis.call('LPUSH', KEYS[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[2], 1000)"""
-"""Gives the lease back if it is ours, and wakes the agent that has waited longest."""
+redis.call('PEXPIRE', KEYS[2], 1000)
+return redis.call('GET', KEYS[3])"""
+"""Gives the lease back if it is ours, and wakes the agent that has waited longest.
+
+Tells which one has stood by last; that may be ourselves, or one that has gone since.
+"""
 
 _MARK: Final = """\
 local held = redis.call('GET', KEYS[1])
@@ -193,7 +201,8 @@ class Lease:
 
     def _take(self) -> Other | None:
         milliseconds = str(int(LEASE_S * 1000))
-        reply = self._ask("EVAL", _TAKE, "1", self.key, self._value, milliseconds)
+        keys = (self.key, f"{self.key}.standby")
+        reply = self._ask("EVAL", _TAKE, "2", *keys, self._value, milliseconds)
         if not reply:
             return None
         return Other(place_of(reply[0]), max(0.0, reply[1] / 1000))
@@ -267,9 +276,11 @@ class Lease:
             renewal.join()
         try:
             released = f"{self.key}.released"
-            self._ask("EVAL", _RELEASE, "2", self.key, released, self._value)
-            # Who waited for it has taken it out of the list already.
-            self.awaited = self._ask("LLEN", released) == 0
+            keys = (self.key, released, f"{self.key}.standby")
+            standby = self._ask("EVAL", _RELEASE, "3", *keys, self._value)
+            # Who waited for it has taken it out of the list already; who was about to does so soon.
+            stands_by = standby is not None and token_of(standby) != token_of(self._value.encode())
+            self.awaited = stands_by or self._ask("LLEN", released) == 0
         except Exception:  # noqa: BLE001  # as above; the lease is over soon in any case
             self.awaited = False
 
