@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from leekfanout.errors import SourceStandbyError
 from leekfanout.sources import redis_hand_over
 from leekfanout.sources.redis import RedisSource
-from leekfanout.sources.redis_channels import channels
+from leekfanout.sources.redis_channels import Copies, channels, open_envelope
 from leekfanout.sources.redis_hand_over import HELD_BYTES_MAX, HandOver, take_over
 from tests.inbox import CollectingInbox
 from tests.redis_sources import payload, publish, receive, subscription
@@ -192,6 +192,13 @@ def test_what_comes_while_one_hands_over_is_taken_once(pair, server, options):
     assert inboxes[1].bodies
     assert not second.receive(inboxes[1], 10)
     assert [inbox.refused for inbox in inboxes] == [[], []]
+
+
+def test_the_second_copy_of_what_the_other_has_taken_is_known():
+    copies, text = Copies(), payload(b"event")
+    copies.taken([text, b"no envelope"])
+    assert copies.is_second(open_envelope(text)[2])
+    assert not copies.is_second(open_envelope(payload(b"event"))[2])
 
 
 def test_a_standby_that_is_about_to_wait_is_waited_for(pair, server, monkeypatch):

@@ -7,7 +7,8 @@ not, a replica, no memory), events are heard without one: twice is better than n
 
 The lease is a key with an expiry, in database 0, whose value begins with its holder's token. No other
 agent has that, so a late renewal or release never touches another's lease; an agent that was restarted
-has the same (see ``redis_holder``), and goes on with its lease.
+has the same (see ``redis_holder``), and goes on with its lease. At which event one agent ends and the
+next begins, when the lease is given back, is agreed on as ``redis_hand_over`` says.
 """
 
 import hashlib
