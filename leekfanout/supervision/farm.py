@@ -183,13 +183,11 @@ class Farm:
             self._look_at_memory(now)
 
     def _add(self, subscription: Subscription, now: float) -> None:
-        process = Process(subscription, self._around)
+        # At most one: none of those that came after it has been started.
+        forerunner = next((old for old in self._removed if old.name == subscription.name), None)
+        process = Process(subscription, self._around, forerunner)
         self._processes[subscription.name] = process
-        # Its forerunner of the same name may still be draining: two would use one state folder.
-        if any(old.name == subscription.name for old in self._removed):
-            process.wanted = True
-        else:
-            process.start(now)
+        process.start(now)
 
     def _change(self, subscription: Subscription, now: float) -> None:
         process = self._processes[subscription.name]

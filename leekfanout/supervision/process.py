@@ -67,8 +67,12 @@ class Process:
     """
 
     def __init__(
-        self, subscription: Subscription, around: Surroundings, backoff: Backoff | None = None
+        self,
+        subscription: Subscription,
+        around: Surroundings,
+        forerunner: "Process | None" = None,
     ) -> None:
+        """``forerunner``: one of the same name that may still drain; this one starts after it."""
         self.subscription = subscription
         """What the next process is started with."""
         self.stats = Stats()
@@ -89,7 +93,8 @@ class Process:
         self.due = math.inf
         """When :meth:`tick` has something to do."""
         self._around = around
-        self._backoff = backoff or Backoff()
+        self._forerunner = forerunner
+        self._backoff = Backoff()
         self._spawned = 0.0
         self._verdict = ""
         self._cause: Cause | None = None
@@ -109,9 +114,9 @@ class Process:
         return max(0.0, self.due - now) if self.state in WAITING else 0.0
 
     def start(self, now: float) -> None:
-        """Start it now, or as soon as it has stopped; nothing if it runs."""
+        """Start it now, or as soon as it or its forerunner has stopped; nothing if it runs."""
         self.wanted = True
-        if self.state not in UP:
+        if self.state not in UP and not self._forerunner_is_up:
             self._backoff.reset()
             self.reason = ""
             self._spawn(now)
@@ -214,7 +219,13 @@ class Process:
         if self.wanted:
             self._spawn(now)
 
+    @property
+    def _forerunner_is_up(self) -> bool:
+        """Both would use one state folder, and deliver what is in it twice."""
+        return self._forerunner is not None and self._forerunner.state in UP
+
     def _spawn(self, now: float) -> None:
+        self._forerunner = None
         self._move(Move.SPAWN)
         self.started_at = time.time()
         self._spawned = now
