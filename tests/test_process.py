@@ -2,6 +2,7 @@
 
 import errno
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 from leekfanout.configuration.config import Settings
+from leekfanout.status.stats import GAUGES, Condition
 from leekfanout.supervision import child
 from leekfanout.supervision.lifecycle import State
 from leekfanout.supervision.process import Process, Surroundings
@@ -61,6 +63,28 @@ def test_a_stopped_process_is_not_tried_again(
     process.start(100.0)
     process.stop(100.5)
     assert (process.state, process.due, process.reason) == (State.STOPPED, math.inf, "")
+
+
+def test_what_a_process_told_of_itself_is_gone_with_it(
+    fork: Callable[[Callable[..., int]], None], process: Process
+) -> None:
+    fork(forked)
+    process.start(100.0)
+    for gauge in GAUGES:
+        process.stats.set(gauge, 7)
+    process.reaped(101.0, signal.SIGKILL, oom_killed=False)
+    kept = {gauge for gauge in GAUGES if process.stats.get(gauge) == 7}
+    assert kept == {
+        *("turned_at", "started_at", "spool_batches", "spool_bytes"),
+        *("dead_letters", "dead_letters_bytes", "last_event_at", "last_task_event_at"),
+        *("last_delivery_at", "last_error_at"),
+    }
+    assert process.stats.get("condition") == Condition.STOPPED
+    # Nothing is known of a broker that nobody asks; all others are nothing, so no age grows.
+    assert process.stats.get("broker_backlog") == -1
+    for gauge in GAUGES:
+        if gauge not in {*kept, "condition", "broker_backlog"}:
+            assert process.stats.get(gauge) == 0, gauge
 
 
 def test_a_side_process_that_the_system_has_no_room_for_is_tried_again(

@@ -35,15 +35,17 @@ KILL_MARGIN_S: Final = 1.0
 LAST_WORDS_S: Final = 0.5
 """From the signal that makes a hung child write its stacks to the one that kills it."""
 
-_PROCESS_GAUGES: Final = (
-    "messages_in_flight",
-    "bytes_in_flight",
-    "batches_queued",
-    "posts_under_way",
-    "breaker_open",
-    "connected_at",
-)
-"""Gauges that tell of the process itself, so that they mean nothing once it is gone."""
+_PROCESS_GAUGES: Final = {
+    "messages_in_flight": 0,
+    "bytes_in_flight": 0,
+    "batches_queued": 0,
+    "oldest_batch_at": 0,
+    "posts_under_way": 0,
+    "breaker_open": 0,
+    "connected_at": 0,
+    "broker_backlog": -1,
+}
+"""Gauges that tell of the process itself, each with what it is when there is none."""
 
 log = logs.get("supervisor")
 
@@ -99,6 +101,7 @@ class Process:
         self._verdict = ""
         self._cause: Cause | None = None
         """Why the supervisor ends it, where nobody has asked for that."""
+        self._reset_gauges()
 
     @property
     def name(self) -> str:
@@ -232,7 +235,6 @@ class Process:
         self.stats.set("turned_at", now)
         self.stats.set("started_at", self.started_at)
         self.stats.set("condition", Condition.STARTING)
-        self.stats.set("broker_backlog", -1)
         try:
             self.pid = child.fork(f"leekfanout: {self.name}", self._around.release, self._work)
         except OSError as error:
@@ -274,8 +276,11 @@ class Process:
         waits = self.state in WAITING
         self.due = now + self._backoff.delay(now - self._spawned) if waits else math.inf
         self.stats.set("condition", Condition.STOPPED)
-        for gauge in _PROCESS_GAUGES:
-            self.stats.set(gauge, 0)
+        self._reset_gauges()
+
+    def _reset_gauges(self) -> None:
+        for gauge, nothing in _PROCESS_GAUGES.items():
+            self.stats.set(gauge, nothing)
 
     def _move(self, move: Move) -> None:
         self.state = after(self.state, move)
