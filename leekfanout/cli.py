@@ -15,7 +15,7 @@ EXIT_USAGE: Final = 2
 COMMANDS: Final[dict[str, str]] = {
     "run": "run the agent: deliver every subscription's events until told to stop",
     "check": "validate the subscriptions and ask every broker and API, without consuming",
-    "health": "say whether everything runs that should, for health checks",
+    "health": "say whether the agent is alive, or ready, for health checks",
     "status": "show how each subscription is",
     "start": "start the agent's subscriptions, or one of them",
     "stop": "drain and stop the agent's subscriptions, or one of them",

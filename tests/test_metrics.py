@@ -6,14 +6,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from leekfanout.metrics import collector
 from leekfanout.metrics.collector import Collector
-from leekfanout.status.health_report import health_of, readiness_of
+from leekfanout.status.health_report import liveness_of, readiness_of
 from leekfanout.status.stats import COUNTERS, GAUGES, Stats
 
 NOW = 2_000.0
 
 
 def status(name: str = "shop-qa", stats: Stats | None = None, **changes) -> dict:
-    stats = stats or Stats()
+    if stats is None:
+        stats = Stats()
+        stats.set("turned_at", NOW)
     values = stats.snapshot()
     return {
         "name": name,
@@ -119,23 +121,64 @@ def test_the_age_of_the_oldest_batch_is_how_far_acks_lag():
     assert sample.value == 8
 
 
-def test_health_asks_for_processes_and_readiness_for_delivery():
+CRASHED = {"statename": "BACKOFF", "state": 30, "reason": "It crashed."}
+
+
+def test_one_subscription_that_is_not_kept_up_is_no_reason_to_restart_the_others():
+    crashed = status("shop-qa", **CRASHED)
+    alive = liveness_of([crashed, status("blog-qa")], NOW)
+    assert alive.ok
+    assert alive.lines == (
+        "shop-qa: not ok (BACKOFF: It crashed.)",
+        "blog-qa: ok (RUNNING, delivering)",
+    )
+    assert not readiness_of([crashed, status("blog-qa")]).ok
+
+
+@pytest.mark.parametrize("statename", ["BACKOFF", "EXITED", "FATAL"])
+def test_an_agent_that_keeps_nothing_up_is_not_alive(statename):
+    crashed = status(**{**CRASHED, "statename": statename})
+    stopped = status(statename="STOPPED", wanted=False)
+    assert not liveness_of([crashed], NOW).ok
+    assert not liveness_of([crashed, crashed, stopped], NOW).ok
+
+
+def test_a_process_that_hangs_though_it_was_killed_is_not_kept_up():
+    stats = Stats()
+    stats.set("turned_at", NOW - 91)
+    (line,) = liveness_of([status(stats=stats)], NOW).lines
+    assert line == ("shop-qa: not ok (RUNNING, delivering: its main loop has not turned for 91 s)")
+    assert not liveness_of([status(stats=stats)], NOW).ok
+    stats.set("turned_at", NOW - 89)
+    assert liveness_of([status(stats=stats)], NOW).ok
+
+
+def test_an_agent_that_answers_is_alive_though_nothing_of_it_is_to_run():
+    assert liveness_of([], NOW).ok
+    assert liveness_of([status(statename="STOPPED", wanted=False)], NOW).ok
+    # It waits for its forerunner, or is being restarted.
+    assert liveness_of([status(statename="STOPPED")], NOW).ok
+    assert liveness_of([status(statename="STOPPING")], NOW).ok
+    assert liveness_of(None, NOW).lines == ("The agent doesn't answer.",)
+    assert not liveness_of(None, NOW).ok
+
+
+def test_readiness_asks_for_delivery():
     waiting = status(condition="WAITING_FOR_API", last_error="The API is away.")
-    crashed = status(statename="BACKOFF", state=30, reason="The process crashed.")
     stopped = status(statename="STOPPED", state=0, wanted=False)
-    assert health_of([status(), waiting, stopped]).ok
-    assert not health_of([status(), crashed]).ok
     assert readiness_of([status(), stopped]).ok
     assert not readiness_of([status(), waiting]).ok
     assert readiness_of([status(condition="STANDING_BY")]).ok
-    assert not health_of(None).ok
+    assert not readiness_of(None).ok
     assert readiness_of([waiting]).lines == (
         "shop-qa: not ok (RUNNING, waiting for api: The API is away.)",
     )
 
 
 def test_a_reason_that_is_the_last_error_too_is_told_once():
-    crashed = status(statename="BACKOFF", reason="It crashed.", last_error="It crashed.")
-    assert health_of([crashed]).lines == ("shop-qa: not ok (BACKOFF: It crashed.)",)
+    crashed = status(**CRASHED, last_error="It crashed.")
+    assert readiness_of([crashed]).lines == ("shop-qa: not ok (BACKOFF: It crashed.)",)
     other = {**crashed, "last_error": "The API is away."}
-    assert health_of([other]).lines == ("shop-qa: not ok (BACKOFF: It crashed.: The API is away.)",)
+    assert readiness_of([other]).lines == (
+        "shop-qa: not ok (BACKOFF: It crashed.: The API is away.)",
+    )

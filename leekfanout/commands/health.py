@@ -1,9 +1,10 @@
-"""``leekfanout health``: does everything run that should? For Docker's HEALTHCHECK and for scripts."""
+"""``leekfanout health``: might a restart help? For Docker's HEALTHCHECK and for scripts."""
 
 import argparse
+import time
 
 from leekfanout.control import control_client
-from leekfanout.status.health_report import NO_AGENT, Health, health_of, readiness_of
+from leekfanout.status.health_report import NO_AGENT, Health, liveness_of, readiness_of
 
 EXIT_UNWELL = 1
 
@@ -19,10 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each subscription; return 0 if all is well, else 1."""
-    judge = readiness_of if args.ready else health_of
+    """Print a line for each subscription; return 0 if the agent is alive, or all is ready; else 1."""
     try:
-        health = judge(control_client.connect(args).call("leekfanout.getStatus"))
+        statuses = control_client.connect(args).call("leekfanout.getStatus")
+        health = readiness_of(statuses) if args.ready else liveness_of(statuses, time.monotonic())
     except control_client.NoAgentError as error:
         health = Health(ok=False, lines=(str(error) or NO_AGENT,))
     print("\n".join(health.lines) or "No subscriptions.")

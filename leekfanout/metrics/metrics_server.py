@@ -6,6 +6,7 @@ Prometheus and for Kubernetes' probes: no secrets, no request bodies, one answer
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +20,7 @@ from leekfanout.control.control_client import Client
 from leekfanout.errors import LeekfanoutError
 from leekfanout.metrics.collector import Collector, Status
 from leekfanout.metrics.http_server import BoundedHandler, BoundedHTTPServer
-from leekfanout.status.health_report import Health, health_of, readiness_of
+from leekfanout.status.health_report import Health, liveness_of, readiness_of
 
 log = logs.get("metrics")
 
@@ -94,7 +95,7 @@ class _Handler(BoundedHandler):
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
             self._send(200, content_type, encode(self.server.registry))
         elif url.path == "/livez":
-            self._send_health(health_of(self.server.ask()), verbose)
+            self._send_health(liveness_of(self.server.ask(), time.monotonic()), verbose)
         elif url.path == "/readyz":
             self._send_health(readiness_of(self.server.ask()), verbose)
         else:
