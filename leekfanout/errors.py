@@ -41,7 +41,7 @@ class SubscriptionRefusedError(LeekfanoutError):
 
 
 class AgentRunsError(LeekfanoutError):
-    """Another agent runs with the same control socket, so this one must not."""
+    """Another agent runs with the same state folder or control socket, so this one must not."""
 
 
 class SourceError(LeekfanoutError):

@@ -24,6 +24,7 @@ from leekfanout.control.rpc import Fault, Rpc
 from leekfanout.errors import AgentRunsError
 from leekfanout.supervision.lifecycle import State
 from tests.farming import Farm, entries
+from tests.locks import lock_holder
 from tests.waiting import until
 
 
@@ -379,7 +380,26 @@ def test_another_user_is_turned_away_even_where_the_file_would_let_him_in(
     farm.socket.chmod(0o600)
 
 
-def test_a_second_agent_on_the_same_socket_is_refused(farm: Farm) -> None:
+def test_of_two_agents_that_find_a_socket_of_one_that_is_gone_only_one_gets_it() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        selectors.DefaultSelector() as selector,
+        socket.socket(socket.AF_UNIX) as stale,
+    ):
+        path = Path(folder, "control.sock")
+        stale.bind(str(path))
+        stale.close()
+        with (
+            lock_holder(path.with_name("control.sock.lock")) as other,
+            pytest.raises(AgentRunsError),
+        ):
+            ControlServer(path, selector, Rpc({}))
+        assert other.returncode == -signal.SIGKILL
+        server = ControlServer(path, selector, Rpc({}))
+        server.close()
+
+
+def test_a_second_agent_in_the_same_folder_is_refused(farm: Farm) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.farm_agent", str(farm.state_dir), str(farm.file)],
         capture_output=True,
@@ -388,7 +408,7 @@ def test_a_second_agent_on_the_same_socket_is_refused(farm: Farm) -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert f"Another agent runs and listens on {farm.socket}" in done.stderr
+    assert f"Another agent runs with the state folder {farm.state_dir}" in done.stderr
     assert len(farm.status()) == 2
 
 

@@ -130,18 +130,33 @@ def test_the_last_subscription_can_be_removed_and_one_added_again(tmp_path: Path
         assert client(agent).call("leekfanout.reload")["added"] == ["blog-prod"]
 
 
-def test_a_second_agent_with_the_same_state_is_refused(agent: Agent) -> None:
-    env = {**os.environ, "LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")])}
-    done = subprocess.run(
-        [sys.executable, "-m", "leekfanout", "run", "--state-dir", str(agent.state_dir)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--state-dir", "{theirs}"], "runs with the state folder {theirs}"),
+        # Each would deliver what is in the one spool.
+        (
+            ["--state-dir", "{theirs}", "--socket", "{own}.sock"],
+            "runs with the state folder {theirs}",
+        ),
+        (
+            ["--state-dir", "{own}", "--socket", "{theirs}/control.sock"],
+            "runs and listens on {theirs}/control.sock",
+        ),
+    ],
+)
+def test_a_second_agent_with_the_same_state_or_socket_is_refused(
+    agent: Agent, tmp_path: Path, options: list[str], problem: str
+) -> None:
+    places = {"theirs": agent.state_dir, "own": tmp_path / "own"}
+    done = run_leekfanout(
+        "run",
+        *(option.format_map(places) for option in options),
+        env={"LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")])},
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("leekfanout: Another agent runs and listens on ")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"leekfanout: Another agent {problem.format_map(places)}: stop it first")
     assert names(agent) == {"shop-prod", "blog-prod"}
 
 

@@ -22,6 +22,7 @@ from leekfanout import logs
 from leekfanout.control.http_request import HttpError, Request, RequestReader, response
 from leekfanout.control.rpc import BadRequestError, Rpc
 from leekfanout.errors import AgentRunsError, LeekfanoutError
+from leekfanout.stores.process_lock import ProcessLock
 
 PATH: Final = "/RPC2"
 
@@ -51,7 +52,9 @@ class ControlServer:
         self._selector = selector
         self._rpc = rpc
         self._connections: set[_Connection] = set()
-        self._listener = _listen(path)
+        # Beside the socket: two agents that find the socket of a third one gone would both replace it.
+        self._lock = ProcessLock(path.with_name(f"{path.name}.lock"))
+        self._listener = _listen(path, self._lock)
         self._inode = os.stat(path).st_ino
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
@@ -76,6 +79,7 @@ class ControlServer:
 
     def release(self) -> None:
         """Close the descriptors, in a forked child that has no business with them."""
+        self._lock.close()
         self._listener.close()
         for connection in self._connections:
             connection.socket.close()
@@ -176,10 +180,10 @@ class _Connection:
         self.answer = memoryview(b"")
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, lock: ProcessLock) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _clear(path)
+        _clear(path, lock)
         umask = os.umask(0o177)  # so that there is no moment in which others might connect
         try:
             listener.bind(os.fspath(path))
@@ -189,21 +193,23 @@ def _listen(path: Path) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
+        lock.close()
         raise LeekfanoutError(
             f"The control socket {path} can't be made: {error.strerror or error}."
         ) from None
     except BaseException:
         listener.close()
+        lock.close()
         raise
     return listener
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, lock: ProcessLock) -> None:
     """Remove the socket of an agent that is gone; OSError: something else has the name."""
-    if _answers(path):
+    if not lock.take() or _answers(path):
         raise AgentRunsError(
             f"Another agent runs and listens on {path}: stop it first, or give this one a "
-            "--state-dir or a --socket of its own."
+            "--state-dir and a --socket of its own."
         )
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -19,6 +19,7 @@ from leekfanout.control.control_server import ControlServer
 from leekfanout.control.rpc import Rpc
 from leekfanout.control.supervisor_api import Mood, SupervisorApi
 from leekfanout.errors import AgentRunsError, ConfigError, LeekfanoutError
+from leekfanout.stores.process_lock import FOLDER_LOCK, ProcessLock
 from leekfanout.supervision import child, proctitle
 from leekfanout.supervision.farm import Difference, Farm
 from leekfanout.supervision.process import Surroundings, Target
@@ -55,9 +56,11 @@ class Supervisor:
     ) -> None:
         """``load`` reads the subscriptions again, or raises ConfigError; ``watch`` says when to.
 
-        Raises AgentRunsError if another agent listens on ``socket_path``. Where no socket can be
-        made there, this one runs without control, since delivering is more important.
+        Raises AgentRunsError if another agent has the state folder, or listens on ``socket_path``.
+        Where no lock or no socket can be made, this one runs without, since delivering is more
+        important.
         """
+        self._lock = _lock(settings.state_dir)
         self._checking = 0
         self._sides: list[SideProcess] = []
         self._mood = Mood.RUNNING
@@ -241,8 +244,29 @@ class Supervisor:
             self._control.release()
         if self._watch is not None:
             self._watch.close()
+        self._lock.close()
         for fd in (self._signals, self._signalled, self._lifeline_held):
             os.close(fd)
+
+
+def _lock(state_dir: Path) -> ProcessLock:
+    """Keep other agents out of the state folder for as long as this process lives.
+
+    Its children are none: those of one that was killed drain, and each of ours waits until that is
+    over (:func:`leekfanout.delivery.subscription.run`), so that the agent is back at once.
+    """
+    lock = ProcessLock(state_dir / FOLDER_LOCK)
+    try:
+        taken = lock.take()
+    except OSError as error:
+        log.warning("lock.unavailable", path=lock.path, error=error.strerror)
+    else:
+        if not taken:
+            raise AgentRunsError(
+                f"Another agent runs with the state folder {state_dir}: stop it first, or give this "
+                "one a --state-dir of its own."
+            )
+    return lock
 
 
 def _wake(_number: int, _frame: FrameType | None) -> None:

@@ -86,7 +86,7 @@ def test_an_agent_that_is_started_again_after_its_supervisor_was_killed_goes_on(
         with steady_load(amqp_url) as published:
             api.wait_for_events(1_000)
             agent.kill()
-            # The orphans drain, while new processes take over; they share the state's folder.
+            # The orphans drain; new processes take over when they have ended: one state folder.
             agent.start()
             agent.wait_until_connected(4)
             api.wait_for_events(api.confirmed_events() + 1_000)
