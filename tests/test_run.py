@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from leekfanout.control.control_client import Client, RefusedError
 from leekfanout.control.rpc import Fault
-from tests.agent import Agent, FileAgent, run_leekfanout
+from tests.agent import ROOT, Agent, FileAgent, run_leekfanout
 from tests.processes import free_ports
 from tests.waiting import until
 
@@ -158,6 +159,106 @@ def test_a_second_agent_with_the_same_state_or_socket_is_refused(
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"leekfanout: Another agent {problem.format_map(places)}: stop it first")
     assert names(agent) == {"shop-prod", "blog-prod"}
+
+
+STATE, SOCKET = "--state-dir={tmp}/state", "--socket={tmp}/a.sock"
+LONG = "x" * 100
+
+
+@pytest.mark.parametrize(
+    ("options", "origin", "rule"),
+    [
+        (["--state-dir={tmp}/file"], "--state-dir", "must be a folder, and is something else"),
+        (
+            ["--state-dir={tmp}/file/state", SOCKET],
+            "--state-dir",
+            "must be a folder, and can't be made: Not a directory",
+        ),
+        ([STATE, "--socket={tmp}/nowhere/a.sock"], "--socket", "must be in a folder that exists"),
+        (
+            [STATE, f"--socket=/tmp/{LONG}xyz"],
+            "--socket",
+            f"must be shorter: the path of a socket may have 107 bytes, and {LONG}xyz's has 108",
+        ),
+        (
+            [f"--state-dir={{tmp}}/{LONG}"],
+            "--state-dir",
+            "must be shorter: the path of a socket may have 107 bytes, and control.sock's has {long}, "
+            "or the control socket elsewhere (--socket)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_place_that_cannot_be_used_is_one_line_and_nothing_is_started(
+    tmp_path: Path, options: list[str], origin: str, rule: str, by_variable: bool
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    places = {"tmp": tmp_path, "long": len(str(tmp_path / LONG / "control.sock"))}
+    given = [option.format_map(places) for option in options]
+    variables = {"--state-dir": "LEEKFANOUT_STATE_DIR", "--socket": "LEEKFANOUT_SOCKET"}
+    env = {"LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")])}
+    if by_variable:
+        env |= {variables[option]: path for option, path in (each.split("=") for each in given)}
+        given, origin = [], variables[origin]
+    done = run_leekfanout("run", *given, env=env)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f'leekfanout: {origin}: "/')
+    assert line.endswith(f": {rule.format_map(places)}")
+    assert not list(tmp_path.rglob("*lock"))
+
+
+BECOME_NOBODY = """
+import os, sys
+os.setgid(65534)
+os.setuid(65534)
+from leekfanout import cli
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("option", ["--state-dir", "--socket"])
+def test_a_folder_of_somebody_elses_is_no_place(option: str) -> None:
+    with tempfile.TemporaryDirectory() as shared:
+        Path(shared).chmod(0o755)
+        own = Path(shared, "own")
+        own.mkdir(mode=0o700)
+        os.chown(own, 65_534, 65_534)
+        places = {"--state-dir": str(own), "--socket": str(own / "a.sock")}
+        places[option] = shared if option == "--state-dir" else f"{shared}/a.sock"
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                BECOME_NOBODY,
+                "run",
+                *(word for pair in places.items() for word in pair),
+            ],
+            env={
+                "PYTHONPATH": str(ROOT),
+                "LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")]),
+            },
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 2
+    rule = "must be a folder" if option == "--state-dir" else "must be in a folder"
+    assert done.stderr == (
+        f'leekfanout: {option}: "{places[option]}": {rule} that user 65534 can read and write: '
+        "it belongs to user 0 and has mode 0755\n"
+    )
+
+
+def test_a_folder_that_takes_no_lock_keeps_nobody_from_delivering(tmp_path: Path) -> None:
+    for folder in ("state", "state/shop-prod"):
+        (tmp_path / folder / "lock").mkdir(mode=0o700, parents=True)
+    with Agent([entry("shop-prod")], tmp_path) as agent:
+        agent.wait_for_line("lock.unavailable", 2, error="Is a directory")
+        agent.wait_for_line("broker.down")
+        assert names(agent) == {"shop-prod"}
 
 
 def test_the_socket_may_be_elsewhere(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from leekfanout import logs
-from leekfanout.configuration import config, references
+from leekfanout.configuration import config, places, references
 from leekfanout.configuration.config import Subscription
 from leekfanout.configuration.file_watch import FileWatch
 from leekfanout.control import control_client
@@ -50,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
     """
     settings = config.load_settings(args, os.environ)
     logs.configure(settings.log_level, settings.log_format)
+    socket_path = control_client.socket_path(args, os.environ)
+    places.check(args, os.environ, settings.state_dir, socket_path)
     page = web_options.load(args, os.environ)
     metrics = metrics_options.load(args, os.environ)
     subscriptions = _first_subscriptions(args, with_page=page is not None)
     os.umask(0o077)  # what the agent writes may quote events, which are nobody else's business
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys and passwords
-    socket_path = control_client.socket_path(args, os.environ)
     load, watch = _loader(args), _watch(args)
     sides: dict[str, Work] = {}
     if page is not None:

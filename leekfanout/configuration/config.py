@@ -179,8 +179,8 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     """Return the settings: the option if given, else the variable, else the default.
 
     ``args`` may lack options. Raises ConfigError with everything that is wrong. The state directory
-    is made, with mode 0700; where that fails, whoever wants to keep something there will say so,
-    because the agent delivers without it too.
+    is made, with mode 0700; where that fails, :mod:`leekfanout.configuration.places` says so at the
+    start, and whoever wants to keep something there does later.
     """
     values: dict[str, Any] = {}
     problems = []
