@@ -23,6 +23,13 @@ def fail(breaker: Breaker, now: float, **keys) -> None:
     breaker.failed(now, **keys)
 
 
+def begin(breaker: Breaker) -> bool:
+    """Begin a POST if one may start."""
+    if allowed := breaker.may_post():
+        breaker.post_begun()
+    return allowed
+
+
 def opened(now: float = 100.0, seed: int = 0) -> Breaker:
     breaker = Breaker(random.Random(seed))
     fail(breaker, now, at_once=True)
@@ -40,7 +47,7 @@ def half_open(now: float = 110.0) -> Breaker:
 
 def test_a_new_breaker_lets_everything_through():
     breaker = Breaker(random.Random(0))
-    assert all(breaker.may_post() for _ in range(50))
+    assert all(begin(breaker) for _ in range(50))
     assert not breaker.may_probe(1e9)
     assert breaker.opened_at is None
 
@@ -49,11 +56,11 @@ def test_it_opens_after_some_failures_in_a_row():
     breaker = Breaker(random.Random(0))
     for number in range(1, FAILURES_TO_OPEN):
         fail(breaker, number)
-        assert breaker.may_post()
+        assert begin(breaker)
     fail(breaker, 50.0)
     assert breaker.state is BreakerState.OPEN
     assert breaker.opened_at == 50.0
-    assert not breaker.may_post()
+    assert not begin(breaker)
 
 
 def test_failures_between_successes_never_open_it():
@@ -108,25 +115,25 @@ def test_a_short_retry_after_doesnt_hasten_the_probe():
 
 def test_half_open_lets_exactly_one_trial_through():
     breaker = half_open()
-    assert breaker.may_post()
-    assert not any(breaker.may_post() for _ in range(50))
+    assert begin(breaker)
+    assert not any(begin(breaker) for _ in range(50))
     assert not breaker.may_probe(1e9)
 
 
 def test_a_trial_that_succeeds_closes_it():
     breaker = half_open()
-    assert breaker.may_post()
+    assert begin(breaker)
     breaker.succeeded()
     assert breaker.state is BreakerState.CLOSED
     assert breaker.opened_at is None
-    assert all(breaker.may_post() for _ in range(5))
+    assert all(begin(breaker) for _ in range(5))
 
 
 def test_a_trial_that_fails_opens_it_again_for_longer():
     breaker = half_open(110.0)
     waits = []
     for now in (200.0, 300.0, 400.0, 500.0):
-        assert breaker.may_post()
+        assert begin(breaker)
         fail(breaker, now)
         assert breaker.state is BreakerState.OPEN
         assert breaker.opened_at == 100.0  # a short try in between doesn't count as being back
@@ -139,14 +146,71 @@ def test_a_trial_that_fails_opens_it_again_for_longer():
 def test_a_post_that_was_begun_before_the_outage_and_fails_late_changes_nothing():
     breaker = opened(100.0)
     due = breaker.next_probe_at
-    fail(breaker, 100.5, begun_at=90.0, at_once=True, retry_after_s=500.0)
+    fail(breaker, 100.5, begun_at=90.0, at_once=True)
     assert breaker.next_probe_at == due
     breaker = half_open(110.0)
     fail(breaker, 110.1, begun_at=90.0, at_once=True)
     assert breaker.state is BreakerState.HALF_OPEN
-    assert breaker.may_post()
+    assert begin(breaker)
     fail(breaker, 110.2, begun_at=90.0, at_once=True)
     assert breaker.state is BreakerState.HALF_OPEN
+    assert not begin(breaker)
+
+
+def test_a_late_answer_that_asks_for_time_postpones_the_next_probe():
+    breaker = opened(100.0)
+    fail(breaker, 100.5, begun_at=90.0, at_once=True, retry_after_s=20.0)
+    assert breaker.next_probe_at == 120.5
+    fail(breaker, 100.6, begun_at=90.0, at_once=True, retry_after_s=5.0)
+    assert breaker.next_probe_at == 120.5
+    assert not breaker.may_probe(120.4)
+    assert breaker.may_probe(120.5)
+
+
+def test_a_late_answer_that_asks_for_time_ends_the_wait_for_a_trial():
+    breaker = half_open(110.0)
+    fail(breaker, 110.1, begun_at=90.0, at_once=True, retry_after_s=20.0)
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.opened_at == 100.0
+    assert breaker.next_probe_at == 130.1
+    assert not breaker.may_post()
+
+
+def test_an_answer_that_asks_for_time_outweighs_a_probe_that_says_ready_meanwhile():
+    breaker = opened(100.0)
+    assert breaker.may_probe(105.0)
+    fail(breaker, 105.1, begun_at=90.0, at_once=True, retry_after_s=20.0)
+    breaker.probed(True, 105.2)
+    assert breaker.state is BreakerState.OPEN
+    assert not breaker.may_probe(125.0)
+    assert breaker.may_probe(125.1)
+    breaker.probed(True, 125.2)
+    assert breaker.may_post()
+
+
+def test_what_was_asked_for_ends_once_the_api_takes_something():
+    breaker = opened(100.0)
+    fail(breaker, 100.5, begun_at=90.0, at_once=True, retry_after_s=900.0)
+    breaker.succeeded()
+    fail(breaker, 200.0, at_once=True)
+    assert breaker.next_probe_at <= 200.0 + PROBE_DELAY_MIN_S
+
+
+def test_failures_that_are_a_documents_own_dont_open_it():
+    breaker = Breaker(random.Random(0))
+    for number in range(100):
+        fail(breaker, number, counts=False)
+    assert breaker.state is BreakerState.CLOSED
+    for number in range(FAILURES_TO_OPEN):
+        fail(breaker, number)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_a_trial_opens_it_again_whoever_is_to_blame():
+    breaker = half_open(110.0)
+    assert begin(breaker)
+    fail(breaker, 200.0, counts=False)
+    assert breaker.state is BreakerState.OPEN
     assert not breaker.may_post()
 
 
@@ -163,12 +227,12 @@ def test_a_probe_that_ends_after_the_breaker_was_closed_changes_nothing():
     breaker.probed(True, 201.0)
     assert breaker.state is BreakerState.CLOSED
     assert not breaker.probing
-    assert breaker.may_post()
+    assert begin(breaker)
 
 
 def test_after_an_outage_the_failures_are_counted_anew():
     breaker = half_open()
-    assert breaker.may_post()
+    assert begin(breaker)
     breaker.succeeded()
     for _ in range(FAILURES_TO_OPEN - 1):
         fail(breaker, 300.0)
@@ -196,7 +260,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def a_sender_asks(self) -> None:
         if self.breaker.may_probe(self.now):
             self.probes += 1
-        elif self.breaker.may_post():
+        elif begin(self.breaker):
             trial = self.breaker.state is BreakerState.HALF_OPEN
             if trial:
                 assert not any(is_trial for _, is_trial in self.posts), "two trials"
@@ -209,7 +273,8 @@ class BreakerMachine(RuleBasedStateMachine):
         self.probes -= 1
         self.breaker.probed(ready, self.now)
         if was_open:
-            assert (self.breaker.state is BreakerState.HALF_OPEN) == ready
+            waits = self.now < self.asked_to_wait_until
+            assert (self.breaker.state is BreakerState.HALF_OPEN) == (ready and not waits)
             self.nobody_asks_since = self.now
             self._no_trials()
 
@@ -219,28 +284,42 @@ class BreakerMachine(RuleBasedStateMachine):
         self.posts.pop(data.draw(st.integers(0, len(self.posts) - 1)))
         self.breaker.succeeded()
         self._no_trials()
+        self.asked_to_wait_until = 0.0
         assert self.breaker.state is BreakerState.CLOSED
 
     @precondition(lambda self: self.posts)
     @rule(
         data=st.data(),
         at_once=st.booleans(),
+        counts=st.booleans(),
         retry_after_s=st.sampled_from([None, None, 0.0, 5.0, 60.0]),
     )
-    def a_post_fails(self, data: st.DataObject, at_once: bool, retry_after_s: float | None) -> None:
+    def a_post_fails(
+        self, data: st.DataObject, at_once: bool, counts: bool, retry_after_s: float | None
+    ) -> None:
         begun_at, trial = self.posts.pop(data.draw(st.integers(0, len(self.posts) - 1)))
         before = self.breaker.state
         self.breaker.failed(
-            self.now, begun_at=begun_at, at_once=at_once, retry_after_s=retry_after_s
+            self.now,
+            begun_at=begun_at,
+            at_once=at_once,
+            retry_after_s=retry_after_s,
+            counts=counts,
         )
         after = self.breaker.state
         if before is BreakerState.HALF_OPEN:
-            assert after is (BreakerState.OPEN if trial else BreakerState.HALF_OPEN)
-        elif at_once or before is BreakerState.OPEN:
+            reopens = trial or retry_after_s
+            assert after is (BreakerState.OPEN if reopens else BreakerState.HALF_OPEN)
+        elif (at_once and counts) or before is BreakerState.OPEN:
             assert after is BreakerState.OPEN
+        elif not counts:
+            assert after is BreakerState.CLOSED
+        if after is BreakerState.OPEN and retry_after_s:
+            asked_until = self.now + retry_after_s
+            self.asked_to_wait_until = max(self.asked_to_wait_until, asked_until)
+            assert self.breaker.next_probe_at >= asked_until
         if before is not after:
             self.nobody_asks_since = self.now
-            self.asked_to_wait_until = self.now + (retry_after_s or 0.0)
             self._no_trials()
 
     def _no_trials(self) -> None:

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from leekfanout.delivery import sender as sender_module
 from leekfanout.delivery.batcher import Batcher, ClosedBy
-from leekfanout.delivery.outcome import Answer
+from leekfanout.delivery.outcome import (
+    FAILURES_BEFORE_BISECT,
+    FAILURES_TO_OPEN,
+    PROOF_LASTS_S,
+    Answer,
+    BreakerState,
+)
+from leekfanout.delivery.retries import BLAMED_REST_S
 from leekfanout.documents.events import EventTally
 from leekfanout.stores.deadletters import DeadLetter
 from tests.sending import NO_ANSWER, OK, Bench, FakePoster, json_answer, refusing
@@ -153,6 +160,71 @@ def test_a_document_on_which_the_api_fails_costs_itself_at_every_position(kind: 
     for position in range(60):
         names = [f"n{number}" for number in range(60)]
         check_failing(Way(batch_events=20), names, position, FAILURES[kind])
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize(("bad", "seconds"), [(4, 20), (40, 60)])
+def test_the_neighbours_of_some_documents_on_which_the_api_fails_wait_for_seconds(
+    kind: str, bad: int, seconds: int
+) -> None:
+    """Their bodies come one after the other, since one is all that the prefetch count allows."""
+    bench, dice = Bench(), random.Random(5)
+    names = [f"n{number}" for number in range(8_000)]
+    victims = set(dice.sample(names, bad))
+    good = set(names) - victims
+    bench.api(lambda posted: OK if victims.isdisjoint(posted) else FAILURES[kind])
+    while bench.confirmed.keys() != good:
+        in_flight = 1_000 - (8_000 - len(names)) + len(bench.confirmed)
+        if names and in_flight and not bench.outbox.is_full:
+            bench.put(*names[:in_flight])
+            del names[:in_flight]
+        bench.step()
+        bench.now += 0.01
+    assert bench.now < seconds
+    assert set(bench.confirmed.values()) == {1}
+
+
+@pytest.mark.parametrize("kind", ["403", "500"])
+def test_documents_on_which_the_api_fails_are_given_up_in_the_end_while_others_come(
+    kind: str,
+) -> None:
+    bench = Bench()
+    bench.api(lambda posted: OK if posted[0].startswith("good") else FAILURES[kind])
+    for number in range(40):
+        bench.put(f"bad-{number}")
+    number = 0
+    while len(bench.dead_letters.letters) < 40:
+        assert bench.now < 3_600
+        if number < bench.now / 5 and not bench.outbox.is_full:
+            bench.put(f"good-{number}")
+            number += 1
+        bench.step()
+    assert sorted(bench.dead_letters.names) == sorted(f"bad-{number}" for number in range(40))
+    assert min(bench.posted[name] for name in bench.dead_letters.names) > FAILURES_BEFORE_BISECT
+
+
+def test_an_api_that_goes_away_is_not_stormed_by_documents_that_it_failed_on() -> None:
+    bench = Bench()
+    bench.api(lambda posted: OK if posted[0].startswith("good") else Answer(500))
+    for number in range(40):
+        bench.put(f"bad-{number}")
+    bench.put("good-1")
+    while bench.now < 60 or bench.outbox.evidence.confirmed < 2:
+        if bench.now > 30 and bench.outbox.evidence.confirmed == 1:
+            bench.put("good-2")
+        bench.step()
+    bench.api(NO_ANSWER)
+    bench.poster.ready = NO_ANSWER
+    before, away_at = len(bench.poster.posts), bench.now
+    while bench.now < away_at + PROOF_LASTS_S:
+        bench.step()
+    assert len(bench.poster.posts) - before <= PROOF_LASTS_S / BLAMED_REST_S + 1
+    before = len(bench.poster.posts)
+    while bench.now < away_at + 600:
+        bench.step()
+    # No trial but after a probe that says ready, and no probe does.
+    assert len(bench.poster.posts) - before <= FAILURES_TO_OPEN
+    assert bench.breaker.state is BreakerState.OPEN
 
 
 @settings(max_examples=12)

@@ -11,6 +11,7 @@ from leekfanout.delivery.batcher import Batch, Body, ClosedBy, join_documents
 from leekfanout.delivery.outbox import BACK_WITHIN_S, Outbox, Signal
 from leekfanout.delivery.outcome import FAILURES_TO_OPEN, Breaker, BreakerState
 from leekfanout.delivery.parcel import Parcel
+from leekfanout.delivery.retries import BLAMED_REST_S
 from tests.waiting import until
 
 
@@ -53,6 +54,9 @@ class Bench:
             self.fail(self.take(), 0.0)
         assert self.outbox.breaker_state is BreakerState.OPEN
         assert self.outbox.withdraw([doomed])
+
+    def break_at_once(self) -> None:
+        self.breaker.failed(self.now, begun_at=self.now, at_once=True, retry_after_s=None)
 
     def probe(self, ready: bool) -> None:
         self.now = max(self.now, self.breaker.next_probe_at)
@@ -137,7 +141,7 @@ def test_a_batch_is_done_when_all_its_bodies_are(bench):
         bench.outbox.settled(bench.take(), confirmed=confirmed)
     assert bench.outbox.take_done() == [whole]
     assert whole.begun
-    assert bench.outbox.confirmed == 2
+    assert bench.outbox.evidence.confirmed == 2
     assert bench.outbox.bytes_held == bench.outbox.batches_held == bench.outbox.posts_under_way == 0
 
 
@@ -323,7 +327,7 @@ def test_cutting_a_body_that_fails_says_nothing_good_of_the_api(bench):
     bench.outbox.replaced(bench.take(), [body("a"), body("b")], suspect=True, breaks=True)
     assert bench.outbox.breaker_state is BreakerState.OPEN
     assert bench.outbox.breaker_opened_at == opened_at
-    assert bench.outbox.posts_under_way == bench.outbox.confirmed == 0
+    assert bench.outbox.posts_under_way == bench.outbox.evidence.confirmed == 0
     bench.probe(True)
     assert bench.take().suspect
 
@@ -385,6 +389,124 @@ def test_a_body_that_fails_again_and_again_lets_others_be_the_trial(bench):
         seen.append(trial := bench.take())
         bench.fail(trial, 60.0, at_once=True)
     assert seen[:3] == [poison, *others]
+
+
+# The trial, and documents that are to blame
+
+
+def with_blamed(bench: Bench, documents: int) -> list[Parcel]:
+    """Leave some single documents that failed while another was confirmed; they are due at once."""
+    bench.put(*(body(f"bad-{number}") for number in range(documents)), body("good"))
+    blamed = [bench.take() for _ in range(documents)]
+    bench.outbox.settled(bench.take(), confirmed=True)
+    for parcel in blamed:
+        bench.fail(parcel, 0.0, blamed=True)
+    return blamed
+
+
+def test_documents_that_are_to_blame_dont_open_the_breaker(bench):
+    with_blamed(bench, documents=40)
+    for _ in range(100):
+        bench.now += BLAMED_REST_S
+        bench.fail(bench.take(), 0.0, blamed=True)
+    assert bench.outbox.breaker_state is BreakerState.CLOSED
+
+
+def test_documents_that_are_to_blame_go_one_at_a_time_with_pauses(bench):
+    blamed = with_blamed(bench, documents=3)
+    first = bench.take()
+    assert first is blamed[0]
+    assert bench.outbox.take_now() is None
+    bench.now += 30.0  # the API hangs over it
+    bench.fail(first, 0.0, blamed=True)
+    bench.put(body("fresh"))
+    bench.now += 29.0
+    assert not bench.take().blamed
+    assert bench.outbox.take_now() is None
+    bench.now += 1.0
+    second = bench.take()
+    assert second is blamed[1]
+    # What the API takes after all needs no pause.
+    bench.outbox.settled(second, confirmed=True)
+    assert bench.take() is blamed[2]
+
+
+def test_a_fresh_body_is_the_trial_rather_than_a_retry(bench):
+    after_a_long_outage(bench, parcels=2)
+    bench.now += 60.0
+    fresh = bench.put(body("fresh"))
+    bench.probe(True)
+    assert bench.take().batch is fresh
+
+
+def test_the_small_part_of_a_body_is_the_trial_before_a_fresh_body(bench):
+    whole = bench.put(body("a", "b", "c"))
+    parcel = bench.take()
+    bench.outbox.replaced(parcel, [body("a"), body("b", "c")], suspect=True, breaks=True)
+    bench.break_at_once()
+    bench.put(body("d", "e"))
+    bench.probe(True)
+    trial = bench.take()
+    assert (trial.batch, len(trial.body)) == (whole, 1)
+    bench.fail(trial, 0.0)
+    # As it failed by itself, everything else has its turns now.
+    for _ in range(4):
+        bench.probe(True)
+        other = bench.take()
+        assert len(other.body) == 2
+        bench.fail(other, 0.0)
+
+
+def test_a_document_that_is_to_blame_is_the_trial_only_if_nothing_else_comes(bench):
+    (blamed,) = with_blamed(bench, documents=1)
+    bench.break_at_once()
+    bench.probe(True)
+    # The main thread has a moment to put what it has.
+    assert bench.outbox.take_now() is None
+    fresh = bench.put(body("fresh"))
+    trial = bench.take()
+    assert trial.batch is fresh
+    bench.fail(trial, 60.0)
+    bench.outbox.withdraw([fresh])
+    bench.probe(True)
+    bench.now += BLAMED_REST_S
+    assert bench.take() is blamed
+    bench.fail(blamed, 0.0, blamed=True)
+    assert bench.outbox.breaker_state is BreakerState.OPEN
+
+
+def test_failures_of_all_bodies_in_a_row_speak_for_cutting_the_trial_alone(bench):
+    bench.put(*(body(f"{number}a", f"{number}b") for number in range(4)))
+    for expected in (1, 1, 1):
+        parcel = bench.take()
+        assert bench.outbox.evidence.failures_against(parcel) == expected
+        bench.fail(parcel, 60.0)
+    bench.probe(True)
+    trial = bench.take()
+    assert (trial.attempts, bench.outbox.evidence.failures_against(trial)) == (1, 4)
+    parts = [body("3a"), body("3b")]
+    bench.outbox.replaced(trial, parts, suspect=True, breaks=True)
+    bench.probe(True)
+    bench.outbox.settled(bench.take(), confirmed=True)
+    assert bench.outbox.evidence.failures_in_a_row == 0
+
+
+def test_failures_of_single_documents_count_against_the_api_once_they_are_confirmed(bench):
+    bench.put(body("a"), body("b"))
+    first, second = bench.take(), bench.take()
+    for parcel in (first, second):
+        bench.fail(parcel, 0.0)
+    for _ in range(4):
+        bench.breaker.succeeded()
+        assert bench.take() is first
+        bench.fail(first, 0.0)
+        assert bench.take() is second
+        bench.fail(second, 0.0)
+    bench.breaker.succeeded()
+    assert bench.outbox.evidence.others_since_first_failure(second) == (0, 0)
+    assert bench.take() is first
+    bench.outbox.settled(first, confirmed=True)
+    assert bench.outbox.evidence.others_since_first_failure(second) == (1, 5)
 
 
 # Threads

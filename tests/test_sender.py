@@ -47,7 +47,7 @@ def test_a_confirmed_body_is_done(bench):
     whole = bench.put("a", "b")
     bench.step()
     assert bench.done == [whole]
-    assert bench.outbox.confirmed == 1
+    assert bench.outbox.evidence.confirmed == 1
     numbers = bench.stats.snapshot(("posts", "posts_confirmed", "documents_delivered"))
     assert list(numbers.values()) == [1, 1, 2]
     assert bench.stats.get("bytes_delivered") == len(body("a", "b").content)
@@ -206,7 +206,7 @@ def test_a_forbidden_document_doesnt_open_the_breaker_again_while_others_are_con
     bench.put("poison")
     bench.step()
     assert bench.breaker.state is BreakerState.OPEN
-    while bench.outbox.confirmed < 3:
+    while bench.outbox.evidence.confirmed < 3:
         if not bench.outbox.is_full:
             bench.put("other")
         bench.step()
@@ -219,7 +219,7 @@ def test_an_overload_is_no_reason_to_give_up_a_document(bench):
     """A bad document is being isolated when the API becomes overloaded for a while."""
     bench.api(lambda names: json_answer(422) if "bad" in names else OK)
     whole = bench.put(*(f"n{number}" for number in range(7)), "bad")
-    while bench.outbox.confirmed < 2:
+    while bench.outbox.evidence.confirmed < 2:
         bench.step()
     bench.api(UNAVAILABLE)
     bench.poster.ready = Answer(200)

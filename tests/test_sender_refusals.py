@@ -128,7 +128,7 @@ def test_named_documents_are_dead_lettered_and_the_others_are_indexed(bench):
     assert orjson.loads(bench.dead_letters.letters[0].answer) == {"_id": "b", "status": 400}
     assert bench.stats.get("documents_delivered") == 3
     assert bench.stats.get("documents_refused") == 2
-    assert bench.outbox.confirmed == 1
+    assert bench.outbox.evidence.confirmed == 1
 
 
 def test_if_all_documents_are_refused_nothing_counts_as_confirmed(bench):
@@ -136,7 +136,7 @@ def test_if_all_documents_are_refused_nothing_counts_as_confirmed(bench):
     bench.put("a", "b")
     bench.run()
     assert bench.dead_letters.names == ["a", "b"]
-    assert bench.outbox.confirmed == 0
+    assert bench.outbox.evidence.confirmed == 0
     assert bench.stats.get("documents_delivered") == 0
 
 

@@ -1,11 +1,10 @@
 """The bounded queue between the batcher and the senders, with what is due for another attempt.
 
-It hands out work in the order that serves delivery best: a probe when the breaker asks for one, else
-a body whose retry is due, else the next fresh one. A body that waits for its retry holds up nobody.
+It hands out what serves delivery best: a probe when the breaker asks for one, else a body whose retry
+is due, else the next fresh one; but as the trial that shows whether the API is back, what it most likely
+takes. A body that waits for its retry holds up nobody.
 """
 
-import heapq
-import itertools
 import math
 import threading
 import time
@@ -16,8 +15,10 @@ from enum import Enum, auto
 from typing import Final
 
 from leekfanout.delivery.batcher import Batch, Body
-from leekfanout.delivery.outcome import Breaker, BreakerState, Others
+from leekfanout.delivery.evidence import Evidence
+from leekfanout.delivery.outcome import PROOF_LASTS_S, Breaker, BreakerState
 from leekfanout.delivery.parcel import Parcel
+from leekfanout.delivery.retries import BLAMED_REST_S, Retries
 
 BACK_WITHIN_S: Final = 2.0
 """How long a body that failed in an outage goes on waiting, at most, once the API takes others."""
@@ -65,18 +66,14 @@ class Outbox:
         # Guards everything below and the breaker.
         self._changed = threading.Condition()
         self._fresh: deque[Parcel] = deque()
-        self._retries: list[tuple[float, int, Parcel]] = []
-        self._serial = itertools.count()
+        self._retries = Retries()
         self._held: dict[Batch, _Held] = {}
         """Batches that aren't done, in the order they came."""
         self._done: deque[Batch] = deque()
         self._thinned: dict[Batch, None] = {}
         self._idle = 0
         self._stopping = False
-        self.confirmed = 0
-        """Parcels that the API has confirmed, so far."""
-        self.failures = 0
-        """POSTs that failed for reasons of the API, so far."""
+        self.evidence = Evidence()
         self.posts_under_way = 0
         self.bytes_held = 0
 
@@ -132,8 +129,7 @@ class Outbox:
             for batch in batches:
                 self._drop(batch)
             self._fresh = deque(p for p in self._fresh if p.batch in self._held)
-            self._retries = [entry for entry in self._retries if entry[2].batch in self._held]
-            heapq.heapify(self._retries)
+            self._retries.keep(lambda parcel: parcel.batch in self._held)
         return True
 
     def drain(self) -> dict[Batch, list[Body]]:
@@ -149,7 +145,7 @@ class Outbox:
             for batch in left:
                 self._drop(batch)
             self._fresh.clear()
-            self._retries.clear()
+            self._retries = Retries()
         return left
 
     @property
@@ -172,6 +168,11 @@ class Outbox:
         """When the batch that has waited longest was put, in epoch seconds; 0: there is none."""
         with self._changed:
             return next((held.put_at for held in self._held.values()), 0.0)
+
+    @property
+    def api_takes_others(self) -> bool:
+        """Whether the API has confirmed something of late, so that it isn't away."""
+        return self.evidence.is_taking(self._clock(), PROOF_LASTS_S)
 
     @property
     def breaker_state(self) -> BreakerState:
@@ -212,8 +213,10 @@ class Outbox:
             now = self._clock()
             if self._breaker.may_probe(now):
                 return Signal.PROBE
-            parcel = self._next_parcel(now)
+            trial = self._breaker.state is BreakerState.HALF_OPEN
+            parcel = self._next_parcel(now, trial)
             if parcel is not None:
+                parcel.trial = trial
                 parcel.attempts += 1
                 parcel.begun_at = now
                 parcel.under_way = True
@@ -221,28 +224,36 @@ class Outbox:
                 self.posts_under_way += 1
             return parcel
 
-    def _next_parcel(self, now: float) -> Parcel | None:
-        due = bool(self._retries) and self._retries[0][0] <= now
-        if not (due or self._fresh) or not self._breaker.may_post():
+    def _next_parcel(self, now: float, trial: bool) -> Parcel | None:
+        if not self._breaker.may_post():
             return None
-        return heapq.heappop(self._retries)[2] if due else self._fresh.popleft()
+        fresh = self._fresh[0] if self._fresh else None
+        retries = self._retries
+        parcel = retries.take_trial(now, fresh) if trial else retries.take(now) or fresh
+        if parcel is not None:
+            self._breaker.post_begun()
+            if parcel is fresh:
+                self._fresh.popleft()
+        return parcel
 
     def _wait_s(self, now: float) -> float | None:
         """Return how long until there may be something to do without anybody saying so."""
         if self._breaker.state is BreakerState.OPEN:
             return None if self._breaker.probing else max(0.0, self._breaker.next_probe_at - now)
-        if self._retries and self._retries[0][0] > now:
-            return self._retries[0][0] - now
-        return None
+        due = self._retries.next_due(now)
+        return None if due is None else due - now
 
     def probed(self, ready: bool) -> None:
         """Give the result of a probe."""
         with self._changed:
             now = self._clock()
             self._breaker.probed(ready, now)
-            if self._breaker.state is BreakerState.HALF_OPEN and not self._fresh:
-                # Something must be tried, or it would stay half-open until a backoff is over.
-                self._hasten(now)
+            if self._breaker.state is BreakerState.HALF_OPEN:
+                if not self._fresh:
+                    # Something must be tried, or it would stay half-open until a backoff is over.
+                    self._retries.hasten(now)
+                # The trial had better be something else, which the main thread may have in hand.
+                self._retries.rest_blamed(now + BLAMED_REST_S)
             self._changed.notify_all()
         self._notify()
 
@@ -253,6 +264,8 @@ class Outbox:
         """
         with self._changed:
             self._answered(parcel, confirmed)
+            if confirmed:
+                self.evidence.acquit(parcel)
             parcel.batch.events -= refused_events
             parcel.batch.begun = True
             held = self._held.get(parcel.batch)
@@ -282,6 +295,7 @@ class Outbox:
         with self._changed:
             if breaks:
                 self._given_back(parcel)
+                self.evidence.cut_unproven()
                 self._breaker.failed(
                     self._clock(), begun_at=parcel.begun_at, at_once=False, retry_after_s=None
                 )
@@ -294,16 +308,11 @@ class Outbox:
             if held is not None:
                 del held.parcels[parcel]
                 for body in bodies:
-                    left = Parcel(
-                        parcel.batch,
-                        body,
-                        refusals=0 if suspect else parcel.refusals,
-                        confirmed_before=self.confirmed,
-                        failures_before=self.failures,
-                        suspect=suspect,
-                    )
+                    refusals = 0 if suspect else parcel.refusals
+                    left = Parcel(parcel.batch, body, refusals=refusals, suspect=suspect)
+                    self.evidence.count_from_here(left)
                     held.parcels[left] = None
-                    self._retry(left, self._clock() + delay_s)
+                    self._retries.add(left, self._clock() + delay_s)
             self._note_if_thinned(parcel.batch)
         self._notify()
 
@@ -313,47 +322,40 @@ class Outbox:
         delay_s: float,
         *,
         breaks: bool,
+        blamed: bool = False,
         at_once: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         """Give back a parcel to be posted again, the same bytes, after ``delay_s``.
 
-        ``breaks``: the failure speaks of the API, not of this parcel, so the breaker counts it;
-        ``at_once`` and ``retry_after_s`` as in :meth:`Breaker.failed`.
+        ``breaks``: it failed, rather than that the API refused it, so the breaker is told; ``blamed``:
+        the failure is taken for its own. ``at_once`` and ``retry_after_s`` as in
+        :meth:`Breaker.failed`.
         """
         with self._changed:
             now = self._clock()
             self._given_back(parcel)
             if parcel.attempts == 1 and not parcel.suspect:
-                parcel.confirmed_before = self.confirmed
-                parcel.failures_before = self.failures
+                self.evidence.count_from_here(parcel)
+            parcel.blamed |= blamed
             if breaks:
-                self.failures += 1
+                self.evidence.failed(parcel, blamed=blamed)
                 self._breaker.failed(
-                    now, begun_at=parcel.begun_at, at_once=at_once, retry_after_s=retry_after_s
+                    now,
+                    begun_at=parcel.begun_at,
+                    at_once=at_once,
+                    retry_after_s=retry_after_s,
+                    counts=not blamed,
                 )
-                parcel.not_before = now + (retry_after_s or 0.0)
+                parcel.not_before = math.inf if blamed else now + (retry_after_s or 0.0)
             else:
                 self._api_answers()
                 parcel.not_before = math.inf
             if parcel.batch in self._held:
-                self._retry(parcel, now + delay_s)
+                self._retries.add(parcel, now + delay_s)
             self._note_if_thinned(parcel.batch)
             self._changed.notify_all()
         self._notify()
-
-    def others_since_first_failure(self, parcel: Parcel) -> Others:
-        """Return how other parcels fared since ``parcel``, now failing again, failed first.
-
-        Nothing where it fails for the first time. Of a suspect it is counted since it was cut out.
-        """
-        if parcel.attempts == 1 and not parcel.suspect:
-            return Others(0, 0)
-        own = parcel.attempts - 1
-        return Others(
-            self.confirmed - parcel.confirmed_before,
-            max(0, self.failures - parcel.failures_before - own),
-        )
 
     def _note_if_thinned(self, batch: Batch) -> None:
         held = self._held.get(batch)
@@ -371,30 +373,26 @@ class Outbox:
         self.posts_under_way -= 1
         if held := self._held.get(parcel.batch):
             held.under_way -= 1
+        if parcel.blamed:
+            now = self._clock()
+            self._retries.rest_blamed(now + max(BLAMED_REST_S, now - parcel.begun_at))
 
     def _answered(self, parcel: Parcel, confirmed: bool) -> None:
         self._given_back(parcel)
         self._api_answers()
         if confirmed:
-            self.confirmed += 1
+            now = self._clock()
+            self.evidence.took(now)
+            if parcel.blamed:
+                self._retries.rest_blamed(now)  # what the API takes needs no pause
         self._changed.notify_all()
 
     def _api_answers(self) -> None:
         was_closed = self._breaker.state is BreakerState.CLOSED
         self._breaker.succeeded()
+        self.evidence.answered()
         if not was_closed:
-            self._hasten(self._clock() + BACK_WITHIN_S)
-
-    def _hasten(self, due: float) -> None:
-        """Let nothing that waits for the API wait for longer than until ``due``: it is back."""
-        self._retries = [
-            (min(old_due, max(due, parcel.not_before)), serial, parcel)
-            for old_due, serial, parcel in self._retries
-        ]
-        heapq.heapify(self._retries)
-
-    def _retry(self, parcel: Parcel, due: float) -> None:
-        heapq.heappush(self._retries, (due, next(self._serial), parcel))
+            self._retries.hasten(self._clock() + BACK_WITHIN_S)
 
     def _drop(self, batch: Batch) -> None:
         held = self._held.pop(batch, None)

@@ -34,6 +34,9 @@ PAUSES_BEFORE_HALVING: Final = 2
 """How often a body of several documents may be forbidden until it is cut: once, and once more after
 the API's GET, which knows the application as well, has said that it is ready."""
 
+PROOF_LASTS_S: Final = 30.0
+"""For how long a confirmed POST shows that the API is not away."""
+
 OVERLOAD_STATUSES: Final = frozenset({408, 425, 429})
 APPLICATION_STATUSES: Final = frozenset({401, 402, 403, 404, 405, 407, 410, 421, 426, 431})
 """They speak of the key, the URL, the headers, the connection or a proxy's password (RFC 9110, 15.5;
@@ -180,7 +183,7 @@ def failed_enough(
 
     But the rest of its body may be all that the broker lets us have (``prefetch_count``): so a body is
     cut without that proof, which loses nothing. While the API is away there is one POST for each probe
-    that says ready, so that cutting can't run wild.
+    that says ready, and a cut for some of them, so that cutting can't run wild.
     """
     if documents == 1:
         return failures > FAILURES_BEFORE_BISECT and others.confirmed >= max(
@@ -191,6 +194,19 @@ def failed_enough(
     if outcome.verdict is Verdict.PAUSE:
         return failures >= PAUSES_BEFORE_HALVING
     return failures >= (FAILURES_BEFORE_BISECT if outcome.may_pass else FAILURES_BEFORE_HALVING)
+
+
+def is_to_blame(
+    outcome: Outcome, *, documents: int, others: Others, api_takes_others: bool
+) -> bool:
+    """Whether a failure is taken for the single document's own, so that it says nothing of the API.
+
+    It is if others were confirmed since it failed first, and some of late. A server that names a time
+    speaks for all, though.
+    """
+    return (
+        documents == 1 and others.confirmed > 0 and api_takes_others and not outcome.retry_after_s
+    )
 
 
 def is_ready(answer: Answer) -> bool:
@@ -260,15 +276,17 @@ class Breaker:
         self.opened_at: float | None = None
         """When it opened first since it was last closed; a short try in between doesn't reset it."""
         self.next_probe_at = 0.0
+        self._asked_to_wait_until = 0.0
 
     def may_post(self) -> bool:
-        """Whether a POST may start now; in the half-open state it is the one trial, so begin it."""
-        if self.state is BreakerState.CLOSED:
-            return True
-        if self.state is BreakerState.HALF_OPEN and not self._trial_under_way:
-            self._trial_under_way = True
-            return True
-        return False
+        """Whether a POST may start now; in the half-open state only one may, the trial."""
+        if self.state is BreakerState.HALF_OPEN:
+            return not self._trial_under_way
+        return self.state is BreakerState.CLOSED
+
+    def post_begun(self) -> None:
+        """Take note of a POST that starts; it must be allowed."""
+        self._trial_under_way = self.state is BreakerState.HALF_OPEN
 
     def may_probe(self, now: float) -> bool:
         """Whether to send a probe now; if so it is under way until :meth:`probed`."""
@@ -282,50 +300,66 @@ class Breaker:
         self.probing = False
         if self.state is not BreakerState.OPEN:
             return
-        if ready:
+        if ready and now < self._asked_to_wait_until:
+            self.next_probe_at = self._asked_to_wait_until  # it was asked for during the probe
+        elif ready:
             self.state = BreakerState.HALF_OPEN
             self._half_open_since = now
             self._trial_under_way = False
         else:
             self._probes_failed += 1
-            self._schedule_probe(now, None)
+            self._schedule_probe(now)
 
     def succeeded(self) -> None:
         """Take a POST that the API answered for good (confirmed, or refused in so many words)."""
         self._failures_in_a_row = 0
         self._probes_failed = 0
         self._trial_under_way = False
+        self._asked_to_wait_until = 0.0
         self.state = BreakerState.CLOSED
         self.opened_at = None
 
     def failed(
-        self, now: float, *, begun_at: float, at_once: bool, retry_after_s: float | None
+        self,
+        now: float,
+        *,
+        begun_at: float,
+        at_once: bool,
+        retry_after_s: float | None,
+        counts: bool = True,
     ) -> None:
         """Take a POST that failed; ``at_once`` where one failure is proof enough.
 
-        One that was begun (at ``begun_at``) before the breaker opened says nothing new: while the
-        breaker is half-open, only the trial's failure counts.
+        One that was begun (at ``begun_at``) before the breaker opened says nothing new, unless the
+        API asks for time: while the breaker is half-open, only the trial's failure counts. That opens
+        it again even if it ``counts`` for nothing else, being the posted document's own.
         """
-        self._failures_in_a_row += 1
+        self._failures_in_a_row += counts
+        asked_until = now + (retry_after_s or 0.0)
+        if asked_until > now and self.state is not BreakerState.CLOSED:
+            self._asked_to_wait_until = max(self._asked_to_wait_until, asked_until)
+        if self.state is BreakerState.OPEN:
+            self.next_probe_at = max(self.next_probe_at, self._asked_to_wait_until)
+            return
         if self.state is BreakerState.HALF_OPEN:
-            if begun_at < self._half_open_since:
+            if begun_at >= self._half_open_since:
+                self._probes_failed += 1
+            elif asked_until == now:
                 return
-            self._probes_failed += 1
-        elif self.state is BreakerState.OPEN or not (
-            at_once or self._failures_in_a_row >= FAILURES_TO_OPEN
-        ):
+        elif not counts or not (at_once or self._failures_in_a_row >= FAILURES_TO_OPEN):
             return
         self.state = BreakerState.OPEN
         self._trial_under_way = False
         if self.opened_at is None:
             self.opened_at = now
-        self._schedule_probe(now, retry_after_s)
+        self._asked_to_wait_until = max(self._asked_to_wait_until, asked_until)
+        self._schedule_probe(now)
 
-    def _schedule_probe(self, now: float, retry_after_s: float | None) -> None:
+    def _schedule_probe(self, now: float) -> None:
         cap = min(PROBE_DELAY_MAX_S, PROBE_DELAY_MIN_S * 2.0 ** min(self._probes_failed, 8))
         # Half of the delay is fixed: a probe soon after a failed one would tell nothing new.
         delay_s = self._random.uniform(cap / 2, cap)
-        self.next_probe_at = now + max(delay_s, retry_after_s or 0.0)
+        self.next_probe_at = max(now + delay_s, self._asked_to_wait_until)
 
 
 def _json(body: bytes) -> Any:

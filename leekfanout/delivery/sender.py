@@ -20,6 +20,7 @@ from leekfanout.delivery.outcome import (
     Verdict,
     failed_enough,
     is_ready,
+    is_to_blame,
     judge,
     refused_enough,
     retry_delay_s,
@@ -102,7 +103,7 @@ class Sender(threading.Thread):
         answer = self._poster.probe()
         ready = is_ready(answer)
         if not ready:
-            reason = judge(answer).reason
+            reason = self._outbox.evidence.failure_reason = judge(answer).reason
             self._stats.problem(f"The API is not ready: {reason}.", _advice(answer.status))
         log.debug("api.probed", ready=ready, status=answer.status)
         self._outbox.probed(ready)
@@ -147,16 +148,24 @@ class Sender(threading.Thread):
 
     def _retry(self, parcel: Parcel, outcome: Outcome, status: int | None) -> None:
         self._stats.add("posts_retried")
-        others = self._outbox.others_since_first_failure(parcel)
+        others = self._outbox.evidence.others_since_first_failure(parcel)
         if failed_enough(
             outcome,
             documents=len(parcel.body),
-            failures=parcel.attempts,
+            failures=self._outbox.evidence.failures_against(parcel),
             others=others,
             suspect=parcel.suspect,
         ):
-            self._halve(parcel, outcome.reason, suspect=True, breaks=not others.confirmed)
+            self._cut_failing(parcel, outcome.reason, proven=others.confirmed > 0)
             return
+        blamed = is_to_blame(
+            outcome,
+            documents=len(parcel.body),
+            others=others,
+            api_takes_others=self._outbox.api_takes_others,
+        )
+        if not blamed:
+            self._outbox.evidence.failure_reason = outcome.reason
         self._stats.problem(f"A batch could not be posted: {outcome.reason}.", _advice(status))
         delay_s = max(retry_delay_s(parcel.attempts, self._random), outcome.retry_after_s or 0.0)
         if (held_back := self._complaints.retry.allow()) is not None:
@@ -172,12 +181,27 @@ class Sender(threading.Thread):
             parcel,
             delay_s,
             breaks=True,
+            blamed=blamed,
             # An application that is wrong, or a server that names a time, speaks for all batches;
             # but not one that is wrong for this body, or a part of it, alone.
             at_once=bool(outcome.retry_after_s)
             or (outcome.verdict is Verdict.PAUSE and not (parcel.suspect or others.confirmed)),
             retry_after_s=outcome.retry_after_s,
         )
+
+    def _cut_failing(self, parcel: Parcel, reason: str, *, proven: bool) -> None:
+        """Cut a body that fails: in two if others are confirmed, which is the proof that it is its own.
+
+        Without that it may be the API. Then a single document is cut off: if few are to blame, most
+        likely this one is not, and once it is confirmed, the rest is cut without any more waiting.
+        """
+        body = parcel.body
+        if proven or len(body) == 1:
+            self._halve(parcel, reason, suspect=True)
+            return
+        self._outbox.evidence.failure_reason = reason
+        parts = [cut(body, range(1)), cut(body, range(1, len(body)))]
+        self._outbox.replaced(parcel, parts, suspect=True, breaks=True)
 
     def _bisect(self, parcel: Parcel, outcome: Outcome) -> None:
         parcel.refusals += 1
@@ -193,8 +217,8 @@ class Sender(threading.Thread):
         delay_s = retry_delay_s(parcel.refusals, self._random)
         self._outbox.failed(parcel, delay_s, breaks=False)
 
-    def _halve(self, parcel: Parcel, reason: str, *, suspect: bool, breaks: bool = False) -> None:
-        """Cut the body in two; a single document is refused for good. ``breaks`` as for the outbox."""
+    def _halve(self, parcel: Parcel, reason: str, *, suspect: bool) -> None:
+        """Cut the body in two; a single document is refused for good."""
         body = parcel.body
         if len(body) == 1:
             events = self._dead_letter([(body.document(0), reason)], reason)
@@ -202,7 +226,7 @@ class Sender(threading.Thread):
             return
         middle = len(body) // 2
         halves = [cut(body, range(middle)), cut(body, range(middle, len(body)))]
-        self._outbox.replaced(parcel, halves, suspect=suspect, breaks=breaks)
+        self._outbox.replaced(parcel, halves, suspect=suspect)
 
     def _take_out(self, parcel: Parcel, outcome: Outcome) -> None:
         """Dead-letter the documents that the API names; it has all others (contract, section 1)."""
@@ -226,6 +250,8 @@ class Sender(threading.Thread):
                 retry += (index for index, _ in refused)
         self._stats.add("documents_delivered", sorted_out.indexed)
         confirmed = sorted_out.indexed > 0
+        if confirmed:
+            self._stats.set("last_delivery_at", time.time())
         if retry:
             self._stats.add("posts_retried")
             left = [cut(body, sorted(retry))]

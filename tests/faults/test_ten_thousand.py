@@ -88,6 +88,26 @@ def test_one_document_on_which_the_api_fails_holds_up_none_of_ten_thousand(
     assert_complete(of_messages(published), of_documents(api.confirmed()), victims)
 
 
+@pytest.mark.parametrize("pool", [1, 10])
+def test_some_documents_on_which_the_api_fails_hold_up_none_of_eight_thousand(
+    pool: int, amqp_url: str, api: ApiDouble, tmp_path: Path
+) -> None:
+    published = ten_thousand(85)[:8_000]
+    bad = [published[position] for position in (20, 1_020, 2_020, 3_020)]
+    needles = [uuid.encode() for message in bad for uuid, _ in message.events]
+    api.script(
+        lambda request: Reply(500) if any(uuid in request.body for uuid in needles) else None
+    )
+    with Alone(subscription(amqp_url, api, concurrency_pool_size=pool), tmp_path) as agent:
+        agent.wait_until_connected()
+        publish_amqp(amqp_url, published)
+        api.wait_for_events(8_000 - len(bad), timeout_s=90)
+        agent.kill()
+    # They are still being tried: nothing came afterwards to show that it isn't the API.
+    assert dead_lettered(agent.state_of()).total() == 0
+    assert_complete(of_messages(published), of_documents(api.confirmed()), of_messages(bad))
+
+
 @pytest.mark.parametrize("position", [0, 499, 500, 999])
 def test_one_malformed_event_in_a_long_list(
     position: int, amqp_url: str, api: ApiDouble, tmp_path: Path
