@@ -20,6 +20,8 @@ from leekfanout.stores.spool import Spool
 log = logs.get("report")
 
 EVERY_S: Final = 1.0
+REASON_EVERY_S: Final = 60.0
+"""How often a new reason for an outage is logged, at most: an hour of it fills tens of lines."""
 DEAD_LETTERS_EVERY_S: Final = 10.0
 """The others cost nothing to know, but these are read from a file, which other processes change."""
 
@@ -51,6 +53,8 @@ class Report:
         self._log_bad = logs.RateLimit(10.0)
         self._api_away_since: float | None = None
         self._told_of_api = False
+        self._told_reason = ""
+        self._tell_reason_due = 0.0
         self._log_api = logs.RateLimit(10.0)
 
     def turn(
@@ -71,19 +75,30 @@ class Report:
         return math.inf
 
     def _tell_of_api(self, now: float) -> None:
-        """Log once that POSTs wait until the API is ready again, and once that it is."""
+        """Log once that POSTs wait until the API is ready again, and once that it is.
+
+        In between it is logged again when the reason has become another.
+        """
         opened_at = self._outbox.breaker_opened_at
+        reason = self._outbox.evidence.failure_reason
         if (opened_at is None) is (self._api_away_since is None):
+            changed = opened_at is not None and reason != self._told_reason
+            if changed and self._told_of_api and now >= self._tell_reason_due:
+                self._log_away(reason, now, 0)
             return
         if opened_at is not None:
             held_back = self._log_api.allow()
             self._told_of_api = held_back is not None
-            if self._told_of_api:
-                reason = self._stats.read_text("last_error")
-                log.warning("api.away", reason=reason, held_back=held_back)
+            if held_back is not None:
+                self._log_away(reason, now, held_back)
         elif self._told_of_api and self._api_away_since is not None:
             log.info("api.back", after_s=now - self._api_away_since)
         self._api_away_since = opened_at
+
+    def _log_away(self, reason: str, now: float, held_back: int) -> None:
+        log.warning("api.away", reason=reason, held_back=held_back)
+        self._told_reason = reason
+        self._tell_reason_due = now + REASON_EVERY_S
 
     def _copy(self, messages_in_flight: int, bytes_in_flight: int) -> None:
         stats, outbox, tally = self._stats, self._outbox, self._batcher.tally

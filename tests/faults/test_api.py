@@ -89,7 +89,7 @@ def test_an_api_that_is_away_gets_everything_when_it_is_back(
         # One line each for those who read the log, however long it takes.
         (away,) = agent.wait_for_line("api.away")
         (back,) = agent.wait_for_line("api.back")
-        assert "API" in away["reason"]
+        assert away["reason"]
         assert back["after_s"] > 0
         assert agent.stop() == 0
     assert_complete(sent, of_documents(api.confirmed()))
