@@ -105,6 +105,18 @@ def test_an_old_error_of_a_subscription_that_is_well_again_is_not_told() -> None
     assert diagnose(status(last_error="It was away.", last_error_at=NOW - 601), NOW).error == ""
 
 
+def test_what_to_do_about_an_error_is_told_only_while_it_may_last() -> None:
+    def diagnosed(age_s: float, condition: str = "DELIVERING") -> Diagnosis:
+        given = status(
+            condition=condition, last_error="No.", advice="Act.", last_error_at=NOW - age_s
+        )
+        return diagnose(given, NOW)
+
+    assert diagnosed(60).advice == "Act."
+    assert diagnosed(61) == Diagnosis(Level.GOOD, "delivering", "No.", "", 61.0)
+    assert diagnosed(500, "WAITING_FOR_API").advice == "Act."
+
+
 def test_the_reason_for_a_restart_is_told_for_a_while() -> None:
     restarted = status(reason="It was killed.", stopped_at=NOW - 60)
     assert diagnose(restarted, NOW) == Diagnosis(

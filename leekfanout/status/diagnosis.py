@@ -1,7 +1,7 @@
 """How a subscription is, in words: from what the supervisor tells of it, for people. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -13,6 +13,10 @@ SILENCE_S: Final = 60.0
 
 ERROR_FRESH_S: Final = 600.0
 """An error, or the reason for a restart, of a subscription that is well is shown for so long."""
+
+ADVICE_FRESH_S: Final = 60.0
+"""What to do about such an error is shown for so long: one that lasts is met again at least as often,
+with the longest pause between two attempts; one that doesn't asks nothing of anybody."""
 
 
 class Level(Enum):
@@ -89,7 +93,9 @@ def _delivering(status: Mapping[str, Any], now: float) -> Diagnosis:
     if gauges["spool_batches"] > 0:
         words = f"delivering, {gauges['spool_bytes'] / 1_000_000:.1f} MB spooled"
     if status["last_error"] and now - gauges["last_error_at"] <= ERROR_FRESH_S:
-        return _with_error(Level.GOOD, words, status, now)
+        diagnosis = _with_error(Level.GOOD, words, status, now)
+        lasts = now - gauges["last_error_at"] <= ADVICE_FRESH_S
+        return diagnosis if lasts else replace(diagnosis, advice="")
     if status["reason"] and now - status["stopped_at"] <= ERROR_FRESH_S:
         return Diagnosis(Level.GOOD, words, status["reason"], "", now - status["stopped_at"])
     return Diagnosis(Level.GOOD, words)
