@@ -129,6 +129,7 @@ def test_named_documents_are_dead_lettered_and_the_others_are_indexed(bench):
     assert bench.stats.get("documents_delivered") == 3
     assert bench.stats.get("documents_refused") == 2
     assert bench.outbox.evidence.confirmed == 1
+    assert bench.stats.get("last_delivery_at") > 0
 
 
 def test_if_all_documents_are_refused_nothing_counts_as_confirmed(bench):
@@ -137,6 +138,7 @@ def test_if_all_documents_are_refused_nothing_counts_as_confirmed(bench):
     bench.run()
     assert bench.dead_letters.names == ["a", "b"]
     assert bench.outbox.evidence.confirmed == 0
+    assert bench.stats.get("last_delivery_at") == 0
     assert bench.stats.get("documents_delivered") == 0
 
 

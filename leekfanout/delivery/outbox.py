@@ -1,8 +1,8 @@
 """The bounded queue between the batcher and the senders, with what is due for another attempt.
 
 It hands out what serves delivery best: a probe when the breaker asks for one, else a body whose retry
-is due, else the next fresh one; but as the trial that shows whether the API is back, what it most likely
-takes. A body that waits for its retry holds up nobody.
+is due, else the next fresh one. Only as the trial that shows whether the API is back it hands out what
+that most likely takes. A body that waits for its retry holds up nobody.
 """
 
 import math
