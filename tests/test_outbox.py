@@ -203,6 +203,17 @@ def test_a_batch_is_told_of_when_only_what_fails_is_left_of_it(bench):
     assert bench.outbox.take_thinned() == {}  # nothing new
 
 
+def test_a_batch_is_told_of_when_its_last_good_part_is_confirmed(bench):
+    whole = bench.put(body("a", "b"))
+    bench.outbox.replaced(bench.take(), [body("a"), body("b")], suspect=True)
+    bench.fail(bench.take(), 60.0)
+    good = bench.take()
+    assert bench.outbox.take_thinned() == {}
+    bench.outbox.settled(good, confirmed=True)
+    # Not only once the other fails again, which may be a minute later.
+    assert left_of(bench.outbox.take_thinned()) == {whole: [body("a").content]}
+
+
 def test_what_is_refused_by_name_and_tried_again_is_what_is_left_of_its_batch(bench):
     whole = bench.put(body("a", "b", "c"))
     parcel = bench.take()

@@ -274,6 +274,7 @@ class Outbox:
                 if not held.parcels:
                     self._drop(parcel.batch)
                     self._done.append(parcel.batch)
+            self._note_if_thinned(parcel.batch)
         self._notify()
 
     def replaced(
