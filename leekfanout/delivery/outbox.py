@@ -268,8 +268,7 @@ class Outbox:
                 self.evidence.acquit(parcel)
             parcel.batch.events -= refused_events
             parcel.batch.begun = True
-            held = self._held.get(parcel.batch)
-            if held is not None:
+            if held := self._held.get(parcel.batch):
                 del held.parcels[parcel]
                 if not held.parcels:
                     self._drop(parcel.batch)
@@ -305,8 +304,7 @@ class Outbox:
                 self._answered(parcel, confirmed)
             parcel.batch.events -= refused_events
             parcel.batch.begun |= sum(map(len, bodies)) < len(parcel.body)
-            held = self._held.get(parcel.batch)
-            if held is not None:
+            if held := self._held.get(parcel.batch):
                 del held.parcels[parcel]
                 for body in bodies:
                     refusals = 0 if suspect else parcel.refusals
