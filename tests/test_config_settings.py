@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leekfanout.configuration import config
+from leekfanout.configuration import config, places
 from leekfanout.configuration.config import Settings, add_settings_options, load_settings
 from leekfanout.errors import ConfigError
 
@@ -78,15 +78,25 @@ def test_a_command_may_have_fewer_options(state: dict[str, str], tmp_path: Path)
     assert load_settings(argparse.Namespace(), state).state_dir == tmp_path / "state"
 
 
+def test_the_state_directory_is_not_made_by_who_only_looks(tmp_path: Path) -> None:
+    load("--state-dir", str(tmp_path / "a"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_state_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    settings = load("--state-dir", str(tmp_path / "a" / "b"))
-    assert stat.S_IMODE(settings.state_dir.stat().st_mode) == 0o700
+    check_places(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
 
 
 def test_a_state_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    load("--state-dir", str(tmp_path))
+    check_places(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def check_places(state_dir: Path) -> None:
+    nothing_given = argparse.Namespace(state_dir=None, socket=None)
+    places.check(nothing_given, {}, state_dir, Path("/tmp/control.sock"))
 
 
 def test_a_state_directory_that_cannot_be_made_stops_nothing(tmp_path: Path) -> None:
@@ -114,6 +124,5 @@ def test_where_the_system_folder_cannot_be_written_the_users_is_taken(
 def test_the_system_folder_is_taken_where_it_can_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(config, "_make_private", lambda folder: None)
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     assert load().state_dir == Path("/var/lib/leekfanout")

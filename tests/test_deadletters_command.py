@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,26 +122,34 @@ def test_a_state_directory_that_is_not_there_is_told(run: Run, state: Path) -> N
     assert "--state-dir" in err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+# All is imported before: the other user may not read the interpreter's folders.
+LIST_AS_NOBODY = """
+import os, sys
+from leekfanout import cli
+from leekfanout.commands import deadletters
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.exit(cli.main(["deadletters", "list", "--state-dir", sys.argv[1]]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_who_may_not_look_into_a_subscriptions_folder_is_told(
     put: Callable[..., None], state: Path
 ) -> None:
     put("shop-prod", letter())
-    (state / "shop-prod").chmod(0o700)
-    for folder in (state, *state.parents[:3]):
-        folder.chmod(0o755)
-    command = [sys.executable, "-m", "leekfanout", "deadletters", "list", "--state-dir", str(state)]
-    done = subprocess.run(
-        command,
-        user=65_534,
-        group=65_534,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as shared:
+        Path(shared).chmod(0o755)
+        closed = Path(shared, "shop-prod")
+        shutil.copytree(state / "shop-prod", closed)
+        closed.chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", LIST_AS_NOBODY, shared],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{state / 'shop-prod'} can't be read: Permission denied." in done.stderr
+    assert f"{closed} can't be read: Permission denied." in done.stderr
 
 
 def test_show_prints_all_that_is_known(run: Run, put: Callable[..., None]) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +108,13 @@ def test_a_broker_needs_its_password_and_listens_on_loopback_only(broker: str) -
         assert all(child.ended for child in started.children)
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files whose path is as short as usual: sockets' paths are bounded."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
+
+
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
     """Run the demo with its temporary files in ``folder``."""
@@ -132,8 +140,8 @@ def assert_nothing_is_left(family: list[psutil.Process], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_tasks_of_every_kind_arrive_as_documents(broker: str, tmp_path: Path) -> None:
-    with running(tmp_path, "--broker", broker, "--tasks", "5") as process:
+def test_tasks_of_every_kind_arrive_as_documents(broker: str, temporary: Path) -> None:
+    with running(temporary, "--broker", broker, "--tasks", "5") as process:
         output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, output
     assert re.search(r"shop\.charge_card .*SUCCEEDED +shop@\S+ +0\.\d+ s .*STARTED", output)
@@ -142,12 +150,12 @@ def test_tasks_of_every_kind_arrive_as_documents(broker: str, tmp_path: Path) ->
     assert re.search(r"shop\.ship_order .*SUCCEEDED ", output)
     assert re.search(r"shop\.refund .*REVOKED ", output)
     assert re.search(r"\nshop-demo +\d+ +\d+ ", output)
-    assert not list(tmp_path.iterdir())
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_demo_that_a_signal_ends(number: int, tmp_path: Path) -> None:
-    with running(tmp_path) as process:
+def test_nothing_is_left_of_a_demo_that_a_signal_ends(number: int, temporary: Path) -> None:
+    with running(temporary) as process:
         assert process.stdout is not None
         lines = iter(process.stdout)
         assert any("SUCCEEDED" in line for line in lines)
@@ -156,7 +164,7 @@ def test_nothing_is_left_of_a_demo_that_a_signal_ends(number: int, tmp_path: Pat
         process.send_signal(number)
         rest = list(lines)
         code = process.wait(TIMEOUT_S)
-    assert_nothing_is_left(family, tmp_path)
+    assert_nothing_is_left(family, temporary)
     if number != signal.SIGKILL:
         assert code == 0
         stopped = [line.split()[-1] for line in rest if line.startswith("Stopping")]
@@ -201,9 +209,9 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
     return shown
 
 
-def test_ctrl_c_ends_make_run_in_order_and_hits_nobody_else(tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+def test_ctrl_c_ends_make_run_in_order_and_hits_nobody_else(
+    tmp_path: Path, temporary: Path
+) -> None:
     with make_run_on_a_terminal(tmp_path, temporary) as (shell, terminal):
         assert b"SUCCEEDED" in read_until(terminal, b"SUCCEEDED")
         family = shell.children(recursive=True)
@@ -215,15 +223,15 @@ def test_ctrl_c_ends_make_run_in_order_and_hits_nobody_else(tmp_path: Path) -> N
     assert_nothing_is_left(family, temporary)
 
 
-def test_a_part_that_fails_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
-    with running(tmp_path) as process:
+def test_a_part_that_fails_ends_the_demo_with_its_last_words(temporary: Path) -> None:
+    with running(temporary) as process:
         assert process.stdout is not None
         assert any("SUCCEEDED" in line for line in process.stdout)
         family = psutil.Process(process.pid).children(recursive=True)
         (client,) = [p for p in family if "client" in p.cmdline()]
         client.kill()
         assert process.wait(TIMEOUT_S) == 2
-    assert_nothing_is_left(family, tmp_path)
+    assert_nothing_is_left(family, temporary)
 
 
 def test_bad_arguments_are_refused_in_plain_words() -> None:

@@ -210,9 +210,10 @@ def test_a_place_that_cannot_be_used_is_one_line_and_nothing_is_started(
 
 BECOME_NOBODY = """
 import os, sys
+from leekfanout import cli
+from leekfanout.commands import run  # all of it: the other user may not read the interpreter's
 os.setgid(65534)
 os.setuid(65534)
-from leekfanout import cli
 sys.exit(cli.main())
 """
 

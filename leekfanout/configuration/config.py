@@ -179,8 +179,7 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
     """Return the settings: the option if given, else the variable, else the default.
 
     ``args`` may lack options. Raises ConfigError with everything that is wrong. The state directory
-    is made, with mode 0700; where that fails, :mod:`leekfanout.configuration.places` says so at the
-    start, and whoever wants to keep something there does later.
+    may not exist yet: :mod:`leekfanout.configuration.places` makes it.
     """
     values: dict[str, Any] = {}
     problems = []
@@ -197,7 +196,6 @@ def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Setti
         raise ConfigError(problems)
     _, folder = _written("state_dir", args, environ)
     state_dir = Path(folder).absolute() if folder is not None else _default_state_dir(environ)
-    _make_private(state_dir)
     return Settings(state_dir=state_dir, drain_timeout_s=values.pop("drain_timeout"), **values)
 
 
@@ -220,14 +218,6 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
     xdg = Path(environ.get("XDG_STATE_HOME", ""))
     home = environ.get("HOME") or "/"
     return (xdg if xdg.is_absolute() else Path(home, ".local", "state")) / "leekfanout"
-
-
-def _make_private(folder: Path) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError:
-        pass
 
 
 def subscriptions_from_variable(environ: Mapping[str, str]) -> bool:

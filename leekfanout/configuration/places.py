@@ -23,7 +23,10 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def check(args: Namespace, environ: Mapping[str, str], state_dir: Path, socket_path: Path) -> None:
-    """Raise ConfigError with a line for each place that can't be used, and the option that names it."""
+    """Make the state folder; raise ConfigError with a line for each place that can't be used.
+
+    It names the option or variable that the place is from.
+    """
 
     def origin(setting: str) -> str:
         option, variable = f"--{setting.replace('_', '-')}", variable_of(setting)
