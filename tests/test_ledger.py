@@ -150,6 +150,19 @@ def test_a_message_that_is_shared_waits_for_both_its_batches():
     assert ledger.outstanding(5) == 0
 
 
+def test_a_message_that_is_split_over_three_batches_waits_for_the_first():
+    ledger = Ledger()
+    first, second, third = opened(
+        ledger, batch(1, 2, continues=True), batch(2, 2, continues=True), batch(2, 3)
+    )
+    ledger.done(second, 1.0)
+    ledger.done(third, 1.0)
+    assert sorted(acks_with_left(ledger, first, 2)) == singles(1, 3)
+    assert ledger.acks(9.0, 0.0) == []
+    ledger.done(first, 9.0)
+    assert ledger.acks(9.0, 0.0) == singles(2)
+
+
 def test_what_comes_again_beside_a_document_that_fails_is_acked_and_so_is_what_is_new():
     ledger = Ledger()
     (first,) = opened(ledger, batch(1, 3))

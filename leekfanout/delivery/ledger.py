@@ -187,8 +187,10 @@ class Ledger:
             for entry in stirred:
                 if entry in here and not entry.done and (left := entry.left_of_all()) is not None:
                     acks += self._acks_in(entry, left, has_any_of)
-                    # Its own documents are through, too: whatever it waits for, no message does.
-                    if not entry.left and len(entry.acked_early) == len(entry.own_messages()):
+                    # Its own documents are through, too: whatever it waits for, no message does. But
+                    # one without a message of its own is the middle of one that began before it.
+                    early = len(entry.acked_early)
+                    if early and not entry.left and early == len(entry.own_messages()):
                         entry.waiting_for = 1
                         self._settle(entry, now)
         return acks
