@@ -347,13 +347,38 @@ class Alone(_Logged):
         self.close_lifeline()
 
 
+# All of the command is imported before: the other user may not read the interpreter's folders.
+_AS_NOBODY = """
+import importlib, os, sys
+from leekfanout import cli
+importlib.import_module(f"leekfanout.commands.{sys.argv[1]}")
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.exit(cli.main())
+"""
+
+
 def run_leekfanout(
     *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command of leekfanout to its end, with none of its variables inherited."""
+    return _run(["-m", "leekfanout"], arguments, env, stdin)
+
+
+def run_as_nobody(
+    *arguments: str, env: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """As :func:`run_leekfanout`, but as user 65534, which only root can become."""
+    return _run(["-c", _AS_NOBODY], arguments, env, "")
+
+
+def _run(
+    program: Sequence[str], arguments: Sequence[str], env: Mapping[str, str] | None, stdin: str
+) -> "subprocess.CompletedProcess[str]":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LEEK")}
     return subprocess.run(
-        [sys.executable, "-m", "leekfanout", *arguments],
+        [sys.executable, *program, *arguments],
         env={**inherited, "PYTHONPATH": str(ROOT), **(env or {})},
         input=stdin,
         capture_output=True,

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ import pytest
 
 from leekfanout import cli
 from leekfanout.stores.deadletters import FILE_NAME, DeadLetter, DeadLetters
+from tests.agent import run_as_nobody
 from tests.api_double import ApiDouble
 
 Run = Callable[..., tuple[int, str, str]]
@@ -122,16 +121,6 @@ def test_a_state_directory_that_is_not_there_is_told(run: Run, state: Path) -> N
     assert "--state-dir" in err
 
 
-# All is imported before: the other user may not read the interpreter's folders.
-LIST_AS_NOBODY = """
-import os, sys
-from leekfanout import cli
-from leekfanout.commands import deadletters
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-sys.exit(cli.main(["deadletters", "list", "--state-dir", sys.argv[1]]))
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_who_may_not_look_into_a_subscriptions_folder_is_told(
     put: Callable[..., None], state: Path
@@ -142,12 +131,7 @@ def test_who_may_not_look_into_a_subscriptions_folder_is_told(
         closed = Path(shared, "shop-prod")
         shutil.copytree(state / "shop-prod", closed)
         closed.chmod(0o700)
-        done = subprocess.run(
-            [sys.executable, "-c", LIST_AS_NOBODY, shared],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_as_nobody("deadletters", "list", "--state-dir", shared)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{closed} can't be read: Permission denied." in done.stderr
 

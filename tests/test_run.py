@@ -16,7 +16,7 @@ import pytest
 
 from leekfanout.control.control_client import Client, RefusedError
 from leekfanout.control.rpc import Fault
-from tests.agent import ROOT, Agent, FileAgent, run_leekfanout
+from tests.agent import Agent, FileAgent, run_as_nobody, run_leekfanout
 from tests.processes import free_ports
 from tests.waiting import until
 
@@ -208,16 +208,6 @@ def test_a_place_that_cannot_be_used_is_one_line_and_nothing_is_started(
     assert not list(tmp_path.rglob("*lock"))
 
 
-BECOME_NOBODY = """
-import os, sys
-from leekfanout import cli
-from leekfanout.commands import run  # all of it: the other user may not read the interpreter's
-os.setgid(65534)
-os.setuid(65534)
-sys.exit(cli.main())
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("option", ["--state-dir", "--socket"])
 def test_a_folder_of_somebody_elses_is_no_place(option: str) -> None:
@@ -228,22 +218,10 @@ def test_a_folder_of_somebody_elses_is_no_place(option: str) -> None:
         os.chown(own, 65_534, 65_534)
         places = {"--state-dir": str(own), "--socket": str(own / "a.sock")}
         places[option] = shared if option == "--state-dir" else f"{shared}/a.sock"
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                BECOME_NOBODY,
-                "run",
-                *(word for pair in places.items() for word in pair),
-            ],
-            env={
-                "PYTHONPATH": str(ROOT),
-                "LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")]),
-            },
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+        done = run_as_nobody(
+            "run",
+            *(word for pair in places.items() for word in pair),
+            env={"LEEK_AGENT_SUBSCRIPTIONS": json.dumps([entry("docs-prod")])},
         )
     assert done.returncode == 2
     rule = "must be a folder" if option == "--state-dir" else "must be in a folder"
