@@ -111,8 +111,7 @@ def _stores(args: argparse.Namespace, only: str | None) -> Iterator[DeadLetters]
     """Give the dead letters of each subscription that has any, or of ``only`` one."""
     settings = config.load_settings(args, os.environ)
     max_bytes = int(settings.dead_letters_max_mb * BYTES_PER_MB)
-    _look_into(settings.state_dir)
-    for path in sorted(settings.state_dir.glob(f"*/{FILE_NAME}")):
+    for path in _files_in(settings.state_dir):
         if only in {None, path.parent.name}:
             store = DeadLetters(path, path.parent.name, max_bytes, owner=False)
             try:
@@ -121,12 +120,11 @@ def _stores(args: argparse.Namespace, only: str | None) -> Iterator[DeadLetters]
                 store.close()
 
 
-def _look_into(state_dir: Path) -> None:
-    """Raise LeekfanoutError where nobody can tell whether there are dead letters."""
+def _files_in(state_dir: Path) -> list[Path]:
+    """Return the files of dead letters; LeekfanoutError where nobody can tell which there are."""
     try:
-        folders = [entry.path for entry in os.scandir(state_dir) if entry.is_dir()]
-        for folder in folders:
-            os.scandir(folder).close()
+        folders = sorted(entry.path for entry in os.scandir(state_dir) if entry.is_dir())
+        return [Path(folder, FILE_NAME) for folder in folders if FILE_NAME in os.listdir(folder)]
     except OSError as error:
         raise LeekfanoutError(
             f"{error.filename} can't be read: {error.strerror}. The dead letters are in the agent's "

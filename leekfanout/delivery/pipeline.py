@@ -306,10 +306,8 @@ class Pipeline:
         log.info("broker.connected", address=self._source.address)
         if self._phase is not Phase.RUNNING:  # told to stop meanwhile
             self._source.stop_consuming()
-        self._batcher.tags_begin_again()
-        self._pacing.connected(now)
+        self._tags_begin_again(now)
         self._stats.set("connected_at", time.time())
-        self._custody.connection_begun()
         if self._lost_at is not None:
             self._stats.add("reconnects")
             if self._broker is None:
@@ -318,6 +316,11 @@ class Pipeline:
                 log.warning("broker.gap", seconds=gap_s, reason="PUB/SUB keeps nothing meanwhile")
         self._lost_at = None
         return True
+
+    def _tags_begin_again(self, now: float) -> None:
+        self._batcher.tags_begin_again()
+        self._pacing.connected(now)
+        self._custody.connection_begun()
 
     def _connection_lost(self, now: float, error: SourceError) -> None:
         self._report_down(error)
@@ -365,9 +368,7 @@ class Pipeline:
         if link.state is LinkState.HANDED_BACK:
             if self._outbox.breaker_state is not BreakerState.OPEN:
                 self._source.resume()
-                self._batcher.tags_begin_again()
-                self._pacing.connected(now)
-                broker.connection_begun()
+                self._tags_begin_again(now)
                 link.state = LinkState.UP
                 self._hand_backs.resumed(now)
                 log.info("messages.resumed")
