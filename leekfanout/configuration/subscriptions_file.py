@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any, Final
 from leekfanout.configuration.config import parse_entries, read_subscriptions_file
 from leekfanout.configuration.validation import name_of
 from leekfanout.errors import LeekfanoutError, SubscriptionExistsError, SubscriptionUnknownError
+from leekfanout.stores.whole_file import replace_file
 
 LOCK_TIMEOUT_S: Final = 10.0
 """Whoever holds the lock has a file of some kilobytes to write."""
@@ -94,24 +94,12 @@ class SubscriptionsFile:
             os.close(descriptor)
 
     def _write(self, entries: list[Any]) -> None:
-        """Replace the file by a complete new one, which is on the disk before it has the name."""
-        text = json.dumps(entries, indent=2) + "\n"
-        folder = self.path.parent
         with self._plain_words(self.path):
-            descriptor, new = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    self._share(file.fileno())
-                    self._keep_mode(file.fileno())
-                    os.fsync(file.fileno())
-                os.replace(new, self.path)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(new)
-                raise
-            _fsync_folder(folder)
+            replace_file(self.path, json.dumps(entries, indent=2) + "\n", self._keep_access)
+
+    def _keep_access(self, descriptor: int) -> None:
+        self._share(descriptor)
+        self._keep_mode(descriptor)
 
     def _share(self, descriptor: int) -> None:
         """Give a file that root makes to the owner of what was there: its agent needn't be root."""
@@ -146,11 +134,3 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

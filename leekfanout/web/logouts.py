@@ -1,12 +1,12 @@
 """Sessions that were closed before their time: kept on the disk, so that they stay closed."""
 
 import os
-import tempfile
 import threading
 from pathlib import Path
 from typing import Final
 
 from leekfanout import logs
+from leekfanout.stores.whole_file import replace_file
 
 FILE_NAME: Final = "web-logouts"
 
@@ -45,7 +45,8 @@ class Logouts:
             if self._path is None:
                 return
             try:
-                _write(self._path, self._expiries)
+                lines = (f"{end} {key}\n" for key, end in self._expiries.items())
+                replace_file(self._path, "".join(lines))
             except OSError as error:
                 log.warning(
                     "web.logout_lost",
@@ -71,16 +72,3 @@ def _read(path: Path) -> dict[str, int]:
         for part in parts
         if len(part) == 2 and part[0].isascii() and part[0].isdigit() and len(part[0]) <= 12
     }
-
-
-def _write(path: Path, expiries: dict[str, int]) -> None:
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.writelines(f"{end} {key}\n" for key, end in expiries.items())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(fresh, path)
-    except BaseException:
-        os.unlink(fresh)
-        raise
